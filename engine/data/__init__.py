@@ -1,0 +1,1 @@
+"""Data sets: manifests, the store of their images and graphs, and the published formats."""

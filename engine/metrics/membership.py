@@ -1,0 +1,218 @@
+"""Membership inference: does the model's output betray that a pair was in its training set?
+
+The attack is a support vector machine on the output distribution of a pair (its entropy and its
+sorted probabilities). It is fitted on validation pairs (non-members) and as many retained training
+pairs (members), anew for each model. Reported are the MI ratio (the mean membership probability
+of D_f before / after; above 1 means less exposed, as in the paper's tables), the attack's AUC
+and its true positive rate at 1% false positives, both on pairs held out from the fit.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from engine.errors import InvalidSpec
+from engine.metrics.base import Evidence, Floats, Observed, metrics
+from engine.metrics.ranking import (
+    MIN_FOR_INTERVAL,
+    REPEATS,
+    auc,
+    bootstrap,
+    bootstrap_auc,
+    open_ended,
+    percentiles,
+)
+from engine.metrics.reasons import not_finite, too_few
+from engine.spec import Direction, Metric
+
+FOLDS = 5
+MIN_GROUP = 20
+MAX_GROUP = 500
+"""Members and non-members that the attack is fitted on, each; a support vector machine is cubic."""
+MOST_SORTED = 32
+"""Probabilities that the attack sees, from the highest. Of hundreds of retrieval candidates the
+tail tells which ones were left out for a pair, and not whether the pair was a member."""
+MIN_FOR_RATE = 100
+FALSE_POSITIVES = 0.01
+
+Moment = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack fitted on one model.
+
+    Attributes:
+        classifier: gives the probability of membership of features.
+        members: held-out decision values ``(k,)`` of members.
+        others: held-out decision values ``(k,)`` of non-members.
+    """
+
+    classifier: CalibratedClassifierCV
+    members: Floats
+    others: Floats
+
+    def probabilities(self, observed: Observed) -> Floats:
+        """Return the probability ``(n,)`` that each pair was a member."""
+        given: Floats = self.classifier.predict_proba(features(observed.outputs))[:, 1]
+        return given
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """The part of a `Metric` that differs between the three."""
+
+    n: int
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    unavailable: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@metrics.register("membership")
+def membership(evidence: Evidence, before: Evidence | None, moment: Moment) -> list[Metric]:
+    """Return ``mi_attack_auc`` and ``mi_tpr_at_1pct_fpr``, and ``mi_ratio`` after unlearning."""
+    reason = _refusal(evidence)
+    attack = None if reason else fit_attack(evidence)
+    found: list[tuple[str, Direction, _Finding]] = [
+        ("mi_attack_auc", "near_half", _auc(evidence, attack, reason)),
+        ("mi_tpr_at_1pct_fpr", "lower", _rate(evidence, attack, reason)),
+    ]
+    if moment == "after":
+        found.insert(0, ("mi_ratio", "higher", _ratio(evidence, before, attack, reason)))
+    return [
+        Metric(
+            name=name,
+            moment=moment,
+            subset=evidence.subset,
+            value=finding.value,
+            interval=finding.interval,
+            n=finding.n,
+            direction=direction,
+            unavailable=finding.unavailable,
+            details=finding.details,
+        )
+        for name, direction, finding in found
+    ]
+
+
+def features(outputs: Floats) -> Floats:
+    """Return ``(n, 1 + min(C, 32))``: entropy in nats, then the highest probabilities, sorted."""
+    logs = np.log(np.where(outputs > 0, outputs, 1.0))
+    entropy = -(outputs * logs).sum(axis=1, keepdims=True)
+    return np.hstack([entropy, -np.sort(-outputs, axis=1)[:, :MOST_SORTED]])
+
+
+def fit_attack(evidence: Evidence) -> Attack:
+    """Fit the attack on as many retained as validation pairs, at most 500 of each."""
+    random = np.random.default_rng([evidence.seed, 2])
+    size = min(len(evidence.validation), len(evidence.retained), MAX_GROUP)
+    inside = random.choice(len(evidence.retained), size=size, replace=False)
+    outside = random.choice(len(evidence.validation), size=size, replace=False)
+    rows = np.vstack([evidence.retained.outputs[inside], evidence.validation.outputs[outside]])
+    labels = np.repeat([1, 0], size)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=evidence.seed)
+    known = features(rows)
+    held_out = cross_val_predict(_machine(), known, labels, cv=folds, method="decision_function")
+    classifier = CalibratedClassifierCV(_machine(), cv=folds, ensemble=False).fit(known, labels)
+    return Attack(classifier, members=held_out[:size], others=held_out[size:])
+
+
+def rate_at(members: Floats, others: Floats, false_positives: float = FALSE_POSITIVES) -> float:
+    """Return the greatest share of ``members`` above a threshold that few ``others`` are above."""
+    allowed = int(np.floor(false_positives * len(others)))
+    threshold = np.partition(others, len(others) - 1 - allowed)[len(others) - 1 - allowed]
+    return float(np.mean(members > threshold))
+
+
+def _machine() -> Pipeline:
+    return make_pipeline(StandardScaler(), SVC(class_weight="balanced"))
+
+
+def _refusal(evidence: Evidence) -> str | None:
+    return (
+        too_few("retained", len(evidence.retained), MIN_GROUP)
+        or too_few("validation", len(evidence.validation), MIN_GROUP)
+        or not_finite(evidence.retained.outputs, evidence.validation.outputs)
+    )
+
+
+def _ratio(
+    evidence: Evidence, before: Evidence | None, attack: Attack | None, reason: str | None
+) -> _Finding:
+    n = len(evidence.deleted)
+    reason = reason or _ratio_refusal(evidence, before)
+    if reason or before is None or attack is None:
+        return _Finding(n, unavailable=reason)
+    old = fit_attack(before).probabilities(before.deleted)
+    new = attack.probabilities(evidence.deleted)
+    interval = None
+    if n >= MIN_FOR_INTERVAL:
+        random = np.random.default_rng([evidence.seed, 4])
+        interval = bootstrap(lambda rows: mi_ratio(old[rows], new[rows]), n, random)
+    details = {"mean_before": float(old.mean()), "mean_after": float(new.mean())}
+    return _Finding(n, mi_ratio(old, new), interval, details=details)
+
+
+def mi_ratio(before: Floats, after: Floats) -> float:
+    """Return the mean membership probability ``(n,)`` of D_f before, divided by the one after."""
+    return float(before.mean() / max(after.mean(), np.finfo(np.float64).tiny))
+
+
+def _ratio_refusal(evidence: Evidence, before: Evidence | None) -> str | None:
+    if before is None:
+        return "needs the observations of the model before unlearning; there are none"
+    if len(before.deleted) != len(evidence.deleted):
+        raise InvalidSpec(
+            f"the model before was observed on {len(before.deleted)} deleted pairs and the model "
+            f"after on {len(evidence.deleted)}; they must be the same pairs in the same order"
+        )
+    return (
+        too_few("deleted", len(evidence.deleted), 1)
+        or not_finite(evidence.deleted.outputs, before.deleted.outputs)
+        or _refusal(before)
+    )
+
+
+def _auc(evidence: Evidence, attack: Attack | None, reason: str | None) -> _Finding:
+    if attack is None:
+        return _Finding(0, unavailable=reason)
+    random = np.random.default_rng([evidence.seed, 5])
+    interval = bootstrap_auc(attack.members, attack.others, random)
+    value = auc(attack.members, attack.others)
+    return _Finding(_measured(attack), value, interval, details=_sizes(attack))
+
+
+def _rate(evidence: Evidence, attack: Attack | None, reason: str | None) -> _Finding:
+    if attack is not None:
+        reason = too_few("validation and as many retained", len(attack.others), MIN_FOR_RATE)
+    if attack is None or reason:
+        return _Finding(0, unavailable=reason)
+    members, others = attack.members, attack.others
+    interval = _rate_interval(members, others, np.random.default_rng([evidence.seed, 6]))
+    value = rate_at(members, others)
+    return _Finding(_measured(attack), value, interval, details=_sizes(attack))
+
+
+def _rate_interval(
+    members: Floats, others: Floats, random: np.random.Generator
+) -> tuple[float, float]:
+    def draw(values: Floats) -> Floats:
+        return values[random.integers(0, len(values), size=len(values))]
+
+    rates = np.array([rate_at(draw(members), draw(others)) for _ in range(REPEATS)])
+    return open_ended(rate_at(members, others), percentiles(rates), len(members))
+
+
+def _measured(attack: Attack) -> int:
+    return len(attack.members) + len(attack.others)
+
+
+def _sizes(attack: Attack) -> dict[str, Any]:
+    return {"members": len(attack.members), "non_members": len(attack.others), "folds": FOLDS}

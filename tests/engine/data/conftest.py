@@ -1,0 +1,63 @@
+"""Small real data sets, and the way to the large ones."""
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = os.environ.get("LETHE_TEST_DATA")
+    if not folder:
+        pytest.skip("LETHE_TEST_DATA does not name a folder with pgr/ and emoji_retrieval/")
+    return Path(folder)
+
+
+@pytest.fixture
+def png() -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, size=(40, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def write_manifest(tmp_path: Path) -> Callable[[Rows], Path]:
+    def write(rows: Rows) -> Path:
+        path = tmp_path / "manifest.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def graph_arrays() -> dict[str, np.ndarray]:
+    """Two subgraphs: a triangle-free path of three nodes, and two nodes without an edge."""
+    return {
+        "pair_id": np.array(["p0", "p1"]),
+        "node_ptr": np.array([0, 3, 5], dtype=np.int32),
+        "node_idx": np.array([4, 2, 0, 1, 3], dtype=np.int32),
+        "edge_ptr": np.array([0, 4, 4], dtype=np.int32),
+        "edge_src": np.array([0, 2, 2, 1], dtype=np.int16),
+        "edge_dst": np.array([2, 0, 1, 1], dtype=np.int16),
+    }
+
+
+@pytest.fixture
+def graph_root(tmp_path: Path, graph_arrays: dict[str, np.ndarray]) -> Path:
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    np.savez_compressed(folder / "subgraphs_1hop.npz", **graph_arrays)
+    lines = ["node\tid\ttext", *(f'{node}\tN{node}\ta "text" of {node}' for node in range(5))]
+    (folder / "nodes.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path

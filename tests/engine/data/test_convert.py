@@ -1,0 +1,74 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.data.convert import convert, main
+from engine.data.digits import write_digits
+from engine.data.manifest import load_dataset
+from engine.errors import DataError
+from engine.spec import DataSpec
+
+ROW = {"id": "a", "image": "a.png", "text": "one", "split": "train"}
+
+
+def test_the_command_prints_a_report_and_writes_a_manifest_that_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_digits(tmp_path / "digits", pairs=50)
+    out = tmp_path / "out.jsonl"
+    assert main([str(tmp_path / "digits"), str(out)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["format"] == "digits"
+    assert report["pairs"] == 50
+    assert report["splits"] == {"train": 40, "val": 4, "test": 6}
+    assert report["modality"] == "image"
+    assert report["task"] == "retrieval"
+    assert report["classes"] is None
+    dataset = load_dataset(DataSpec(manifest=out, root=Path(report["root"])))
+    assert len(dataset.pairs) == 50
+
+
+def test_the_command_fails_with_the_reason_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), str(tmp_path / "out.jsonl")]) == 1
+    assert capsys.readouterr().err.startswith("data_error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_row_leaves_neither_a_manifest_nor_a_part_of_one(tmp_path: Path) -> None:
+    source = tmp_path / "manifest.jsonl"
+    source.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, "split": "dev"}) + "\n")
+    with pytest.raises(DataError, match="line 2"):
+        convert(source, tmp_path / "out.jsonl")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize(
+    ("changes", "task", "classes"),
+    [
+        ({}, "retrieval", None),
+        ({"label": 2}, None, 3),
+        ({"image": None, "graph": "g.npz::a", "label": 1}, "graph_text", 2),
+        ({"image": None, "graph": "g.npz::a"}, None, None),
+    ],
+)
+def test_the_task_follows_from_modality_and_labels(
+    tmp_path: Path, changes: dict[str, object], task: str | None, classes: int | None
+) -> None:
+    source = tmp_path / "manifest.jsonl"
+    source.write_text(json.dumps({**ROW, **changes}) + "\n")
+    report = convert(source, tmp_path / "out.jsonl")
+    assert (report.task, report.classes) == (task, classes)
+
+
+def test_neither_conversion_nor_digits_load_torch() -> None:
+    code = (
+        "import sys, engine.data.convert, engine.data.digits, engine.data.manifest, engine.metrics;"
+        "print(sorted({'torch', 'transformers', 'torch_geometric'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
