@@ -41,7 +41,9 @@ class RunSpec(Frozen):
     family: str
     task: str
     config: dict[str, Any] = Field(default_factory=dict, description="family configuration")
-    training: dict[str, Any] = Field(default_factory=dict, description="training recipe of the task")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="training recipe of the task"
+    )
     checkpoint: Path | None = None
     method: str | None = None
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the method")

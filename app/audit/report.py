@@ -1,0 +1,259 @@
+"""The compliance report of a request: what was asked, what was done, how sure that is."""
+
+import base64
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from sqlalchemy.orm import Session
+
+from app.audit import queries
+from app.audit.readings import METRICS, measured, reading_of
+from app.audit.schemas import (
+    Finding,
+    JobFact,
+    LeafReport,
+    LedgerReport,
+    Measured,
+    MetricOut,
+    ReportOut,
+    RequestFacts,
+    VersionReport,
+)
+from app.audit.service import find_request
+from app.datasets.tables import Dataset
+from app.deletions.tables import DeletionRequest
+from app.ledger import log, tables
+from app.ledger.explain import GUARANTEES, LIMITS, subset_name
+from app.ledger.tree_head import Signer
+
+LEAVES = {
+    "dataset_registered": "The dataset's manifest was registered.",
+    "request_received": "The request was accepted.",
+    "request_withdrawn": "The request was withdrawn.",
+    "job_started": "A worker began a job.",
+    "version_registered": "A version entered the registry.",
+    "version_produced": "A new version that forgot the pairs was made.",
+    "audit_recorded": "The version was measured.",
+    "request_completed": "The request was completed and its certificate issued.",
+}
+"""Kinds of leaves that a report lists, and what each says."""
+
+
+def report_of(session: Session, signer: Signer, request_id: str) -> ReportOut:
+    """Return the report of a request as things stand.
+
+    Raises:
+        RequestUnknown: there is none with this id.
+    """
+    request = find_request(session, request_id)
+    holds = queries.certified(session, request)
+    made = queries.produced(session, holds.request_id)
+    jobs = queries.jobs_of(session, holds.request_id)
+    guarantee, limitations = _promise(holds)
+    versions = [_version(one, holds.request_id) for one in made]
+    subjects = {request_id, holds.request_id, request.dataset_id}
+    subjects |= {job.job_id for job in jobs} | {version.version_id for version in versions}
+    return ReportOut(
+        title=f"Report on deletion request {request_id}",
+        created_time=datetime.now(UTC),
+        request=_facts(session, request),
+        summary=_summary(request, versions),
+        jobs=[JobFact(job_id=job.job_id, kind=job.kind, status=job.status) for job in jobs],
+        versions=versions,
+        never_learned=queries.never_learned(session, request_id),
+        guarantee=guarantee,
+        guarantee_sentence=_guarantee_sentence(guarantee),
+        limitations=limitations,
+        ledger=_ledger(session, signer, sorted(subjects)),
+        certificate_available=request.status == "completed" and holds.certificate is not None,
+        does_not_prove=list(LIMITS),
+    )
+
+
+def _promise(request: DeletionRequest) -> tuple[Any, list[str]]:
+    """Return guarantee and limitations as the certificate states them."""
+    if request.certificate is None:
+        return "none_yet", []
+    payload = base64.b64decode(request.certificate["dsseEnvelope"]["payload"])
+    stated = json.loads(payload)["predicate"]
+    return stated["guarantee"], stated["limitations"]
+
+
+def _guarantee_sentence(guarantee: str) -> str:
+    sentence = GUARANTEES.get(guarantee, "none yet: the request is not completed")
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _facts(session: Session, request: DeletionRequest) -> RequestFacts:
+    dataset = session.get_one(Dataset, request.dataset_id)
+    same = {
+        name: getattr(request, name) for name in RequestFacts.model_fields if name != "dataset_name"
+    }
+    return RequestFacts(**same, dataset_name=dataset.name)
+
+
+def _summary(request: DeletionRequest, versions: Sequence[VersionReport]) -> list[str]:
+    return [
+        _asked(request),
+        *_counted(request),
+        _outcome(request, len(versions)),
+        _on_time(request),
+    ]
+
+
+def _asked(request: DeletionRequest) -> str:
+    what = {
+        "association": "that the model forgets that image (or graph) and text of each pair belong"
+        " together. What it knows of an image or a text on its own is kept",
+        "unimodal": "that the model also forgets each image (or graph) and each text on its own",
+        "full": "that the model becomes as if it had never seen the pairs",
+    }
+    return f"Asked was to delete {_pairs(request.pair_count)}. Scope: {what[request.scope]}."
+
+
+def _counted(request: DeletionRequest) -> list[str]:
+    found = []
+    if request.already_forgotten_count:
+        found.append(f"Forgotten by an earlier request: {_pairs(request.already_forgotten_count)}.")
+    if request.not_trained_count:
+        found.append(f"Never trained on (validation or test): {_pairs(request.not_trained_count)}.")
+    return found
+
+
+def _outcome(request: DeletionRequest, versions: int) -> str:
+    if request.status != "completed":
+        reason = f" {request.status_reason}" if request.status_reason else ""
+        return f"The request is {request.status.replace('_', ' ')}.{reason}"
+    if request.met_by_request_id:
+        return (
+            "Every pair had been forgotten before, so nothing had to be done again: the certificate"
+            f" of request {request.met_by_request_id} holds."
+        )
+    if not versions:
+        return "No registered version had learned from the pairs, so none had to be changed."
+    new = "A new version was" if versions == 1 else f"{versions} new versions were"
+    return f"{new} made with method {request.method}, measured, and recorded."
+
+
+def _on_time(request: DeletionRequest) -> str:
+    due = f"{request.deadline.astimezone(UTC):%d %B %Y, %H:%M} UTC"
+    done = request.completed_time
+    if done is None:
+        return f"It is due by {due}."
+    said = "in time" if done <= request.deadline else "too late"
+    return f"It was completed {said}: on {done.astimezone(UTC):%d %B %Y, %H:%M} UTC, due by {due}."
+
+
+def _pairs(count: int) -> str:
+    return f"{count:,} pair" if count == 1 else f"{count:,} pairs"
+
+
+def _version(made: queries.Produced, request_id: str) -> VersionReport:
+    audit = made.audit
+    metrics = [] if audit is None else [MetricOut.model_validate(one) for one in audit.metrics]
+    return VersionReport(
+        version_id=made.version.version_id,
+        input_version_id=made.version.parent_id,
+        model_name=made.model.name,
+        family=made.model.family,
+        task=made.model.task,
+        number=made.version.number,
+        job_id=made.job.job_id,
+        checkpoint_sha256=made.version.checkpoint_sha256,
+        weights_sha256=made.version.weights_sha256,
+        findings=findings(metrics, request_id),
+        seconds=None if audit is None else audit.cost.get("seconds"),
+        environment={} if audit is None else audit.environment,
+    )
+
+
+def findings(metrics: Sequence[MetricOut], request_id: str) -> list[Finding]:
+    """Return each explained metric before and after, for the pairs that concern the request.
+
+    These are the test pairs, the request's own (or the job's, which are the same where one request
+    has the job to itself), and, where they are more, all that the version has ever forgotten.
+    """
+    by_key = {(metric.name, metric.subset, metric.moment): metric for metric in metrics}
+    found = []
+    for subset in _subsets(metrics, request_id):
+        for name in METRICS:
+            before, after = (by_key.get((name, subset, m)) for m in ("before", "after"))
+            if before is not None or after is not None:
+                found.append(_finding(name, subset, before, after))
+    return found
+
+
+def _subsets(metrics: Sequence[MetricOut], request_id: str) -> list[str]:
+    sizes = {metric.subset: metric.n for metric in metrics if metric.name in {"d_f", "d_test"}}
+    own = f"request:{request_id}"
+    mine = own if own in sizes else "forget"
+    shown = ["test", mine]
+    if sizes.get("forgotten") != sizes.get(mine):
+        shown.append("forgotten")
+    return [subset for subset in shown if subset in sizes]
+
+
+def _finding(name: str, subset: str, before: MetricOut | None, after: MetricOut | None) -> Finding:
+    old, new = (_measured(metric) for metric in (before, after))
+    pairs = "on the pairs of this request" if subset.startswith("request:") else subset_name(subset)
+    return Finding(
+        name=name,
+        title=METRICS[name].title,
+        subset=subset,
+        pairs=pairs,
+        before=old,
+        after=new,
+        meaning=METRICS[name].meaning,
+        reading=reading_of(name, old, new),
+    )
+
+
+def _measured(metric: MetricOut | None) -> Measured | None:
+    return None if metric is None else measured(metric)
+
+
+def _ledger(session: Session, signer: Signer, subjects: Sequence[str]) -> LedgerReport:
+    head = log.head(session, signer)
+    leaves = log.leaves_about(session, subjects, list(LEAVES))
+    return LedgerReport(
+        origin=head.origin,
+        size=head.size,
+        note=head.note,
+        leaves=[_leaf(leaf) for leaf in leaves],
+    )
+
+
+def _leaf(leaf: tables.Leaf) -> LeafReport:
+    return LeafReport(
+        leaf_index=leaf.leaf_index,
+        kind=leaf.kind,
+        subject=leaf.subject,
+        meaning=LEAVES[leaf.kind],
+        recorded_time=leaf.created_time,
+    )
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+@lru_cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("app.audit"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["utc"] = _utc
+    return environment
+
+
+def as_html(report: ReportOut) -> str:
+    """Return the report as one HTML page that needs no other file and no script."""
+    return _templates().get_template("report.html").render(report=report)

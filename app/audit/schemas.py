@@ -1,0 +1,178 @@
+"""What audits and reports look like as JSON."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class MetricOut(BaseModel):
+    """One measured quantity. ``value`` is null exactly where ``unavailable`` gives the reason."""
+
+    name: str = Field(examples=["d_f"])
+    moment: Literal["before", "after"]
+    subset: str = Field(
+        description="test, forget (the job's pairs), forgotten (all so far) or request:<id>.",
+        examples=["request:req_01k9"],
+    )
+    value: float | None = Field(examples=[12.4])
+    interval: tuple[float, float] | None = Field(default=None, description="95% interval.")
+    n: int = Field(description="Pairs that were measured.", examples=[160])
+    direction: str = Field(examples=["lower"])
+    unit: str = ""
+    unavailable: str | None = None
+    details: dict[str, Any] = {}
+
+
+class AuditOut(BaseModel):
+    """What one job measured on one version."""
+
+    audit_id: str
+    version_id: str
+    job_id: str
+    objective: str | None
+    metrics: list[MetricOut]
+    cost: dict[str, Any]
+    environment: dict[str, Any]
+    created_time: datetime
+
+
+class VersionAuditOut(BaseModel):
+    """Every audit of a version, oldest first."""
+
+    version_id: str
+    model_id: str
+    number: int
+    checkpoint_sha256: str | None
+    weights_sha256: str | None
+    contains_deleted: int = Field(description="Deleted pairs that this version learned from.")
+    audits: list[AuditOut]
+
+
+class ProducedOut(BaseModel):
+    """A version that was made for the request, and its audit."""
+
+    version_id: str
+    input_version_id: str | None
+    model_id: str
+    number: int
+    job_id: str
+    checkpoint_sha256: str | None
+    weights_sha256: str | None
+    audit: AuditOut | None
+
+
+class RequestAuditOut(BaseModel):
+    """The measurements on every version that was made for a request."""
+
+    request_id: str
+    dataset_id: str
+    status: str
+    met_by_request_id: str | None
+    versions: list[ProducedOut]
+
+
+class Measured(BaseModel):
+    """A value with its margin of error."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+    n: int
+    unavailable: str | None
+    text: str = Field(examples=["12.4 (9.8 to 15.1)"])
+
+
+class Finding(BaseModel):
+    """One quantity before and after, what it means, and how this outcome reads."""
+
+    name: str
+    title: str
+    subset: str
+    pairs: str = Field(description="In words, the pairs that were measured.")
+    before: Measured | None
+    after: Measured | None
+    meaning: str
+    reading: str
+
+
+class VersionReport(BaseModel):
+    """A version that was made for the request."""
+
+    version_id: str
+    input_version_id: str | None
+    model_name: str
+    family: str
+    task: str
+    number: int
+    job_id: str
+    checkpoint_sha256: str | None
+    weights_sha256: str | None
+    findings: list[Finding]
+    seconds: float | None
+    environment: dict[str, Any]
+
+
+class LeafReport(BaseModel):
+    """A leaf of the log that concerns the request."""
+
+    leaf_index: int
+    kind: str
+    subject: str
+    meaning: str
+    recorded_time: datetime
+
+
+class LedgerReport(BaseModel):
+    """The log's evidence: its signed head now, and the leaves that concern the request."""
+
+    origin: str
+    size: int
+    note: str
+    leaves: list[LeafReport]
+
+
+class RequestFacts(BaseModel):
+    """What was asked, and when it was met."""
+
+    request_id: str
+    status: str
+    status_reason: str | None
+    dataset_id: str
+    dataset_name: str
+    submitted_time: datetime
+    deadline: datetime
+    completed_time: datetime | None
+    pair_count: int
+    already_forgotten_count: int
+    not_trained_count: int
+    met_by_request_id: str | None
+    method: str
+    update: str
+    scope: str
+    objective: str
+
+
+class JobFact(BaseModel):
+    """A job of the request and how it stands."""
+
+    job_id: str
+    kind: str
+    status: str
+
+
+class ReportOut(BaseModel):
+    """The compliance report of a deletion request: figures, and what they mean in plain words."""
+
+    title: str
+    created_time: datetime
+    request: RequestFacts
+    summary: list[str]
+    jobs: list[JobFact]
+    versions: list[VersionReport]
+    never_learned: list[str] = Field(description="Versions trained without the pairs.")
+    guarantee: Literal["exact", "approximate", "not_needed", "none_yet"]
+    guarantee_sentence: str
+    limitations: list[str]
+    ledger: LedgerReport
+    certificate_available: bool
+    does_not_prove: list[str]

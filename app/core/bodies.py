@@ -1,0 +1,147 @@
+"""Large raw bodies: spooled to a temporary file and hashed as they come, never held in memory.
+
+The dependency is asynchronous because it reads the connection; the route that gets the finished
+file is an ordinary function.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from app.core.errors import Invalid
+from app.core.middleware import raise_cap
+from app.core.settings import Settings
+from app.core.storage import room
+
+_BLOCK = 1 << 20
+_SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):")
+DIGEST_HEADERS = ("repr-digest", "content-digest")
+
+
+class DigestMismatch(Invalid):
+    """The body's SHA-256 is not the one that the caller announced."""
+
+    slug, title = "digest-mismatch", "The body does not have the announced digest"
+
+
+class Truncated(Invalid):
+    """The body ended before its announced length."""
+
+    slug, title = "truncated-body", "The body is shorter than announced"
+
+
+@dataclass(frozen=True)
+class SpooledBody:
+    """A whole body in a temporary file, which is removed when the request ends."""
+
+    path: Path
+    size: int
+    sha256: str
+    content_type: str
+
+
+def spooled(limit: Callable[[Settings], int]) -> Callable[[Request], AsyncIterator[SpooledBody]]:
+    """Return a dependency that gives the request's body as a `SpooledBody`.
+
+    ``Repr-Digest`` and ``Content-Digest`` (RFC 9530, sha-256) are checked when they are given.
+
+    Args:
+        limit: takes the cap in bytes from the settings.
+    """
+
+    async def spool(request: Request) -> AsyncIterator[SpooledBody]:
+        settings: Settings = request.app.state.settings
+        raise_cap(request.scope, limit(settings))
+        expected = _announced_digest(request)
+        with await run_in_threadpool(_temporary_file, settings.work / "spool") as file:
+            path = Path(file.name)
+            try:
+                size, digest = await _receive(request, file)
+                file.close()
+                _check(request, size, digest, expected)
+                content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+                yield SpooledBody(path, size, digest.hex(), content_type)
+            finally:
+                await run_in_threadpool(path.unlink, missing_ok=True)
+
+    return spool
+
+
+def _temporary_file(folder: Path) -> IO[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Not removed when it is closed: by then the storage may have moved it away.
+    return NamedTemporaryFile(dir=folder, delete=False)
+
+
+async def _receive(request: Request, file: IO[bytes]) -> tuple[int, bytes]:
+    hasher = hashlib.sha256()
+    block = bytearray()
+    size = 0
+
+    def flush() -> None:
+        hasher.update(block)
+        with room():
+            file.write(block)
+
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            block += chunk
+            if len(block) >= _BLOCK:
+                await run_in_threadpool(flush)
+                block.clear()
+    except ClientDisconnect:
+        raise Truncated(
+            f"The connection ended after {size} bytes. Nothing was kept; send the body again."
+        ) from None
+    await run_in_threadpool(flush)
+    return size, hasher.digest()
+
+
+def _check(request: Request, size: int, digest: bytes, expected: bytes | None) -> None:
+    announced = request.headers.get("content-length")
+    if announced is not None and int(announced) != size:
+        raise Truncated(
+            f"Content-Length announced {announced} bytes but {size} came. Nothing was kept; send "
+            "the body again."
+        )
+    if expected is not None and expected != digest:
+        raise DigestMismatch(
+            f"The body's SHA-256 is {digest.hex()}; the header announced {expected.hex()}. Nothing "
+            "was kept; send the body again."
+        )
+
+
+def _announced_digest(request: Request) -> bytes | None:
+    for name in DIGEST_HEADERS:
+        value = request.headers.get(name)
+        if value is None:
+            continue
+        found = _SHA256.search(value)
+        if found is None:
+            continue  # RFC 9530: digests of algorithms that are not known here are ignored.
+        return _decoded(name, found[1])
+    return None
+
+
+def _decoded(name: str, text: str) -> bytes:
+    try:
+        digest = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise Invalid(
+            f"Expected {name} to be like 'sha-256=:<base64 of 32 bytes>:' (RFC 9530).",
+            pointers=[{"parameter": name, "detail": "not a SHA-256 digest"}],
+        )
+    return digest

@@ -1,0 +1,102 @@
+"""Holds one server process, and ends it in order when its owner goes away, however it goes.
+
+Run by path with a bare interpreter (standard library only)::
+
+    python -I -S supervisor.py '{"command": [...], ...}'
+
+The owner keeps the write end of this process's standard input. Its end, also the one that the
+kernel makes when the owner is killed with SIGKILL, is the order to stop. The server itself is told
+by the kernel when this process is killed, where the system can do that (Linux).
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_PATIENCE_SECONDS = 20.0
+
+
+def _die_with_parent(stop_signal: int) -> Callable[[], None]:
+    """Return what the child runs before exec, so that it gets the signal when we are killed."""
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
+
+    return ask
+
+
+def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
+    account: dict[str, Any] = {}
+    if order["uid"] is not None:
+        account = {"user": order["uid"], "group": order["gid"], "extra_groups": []}
+    path = order["log"]
+    # pathlib would cost a third of the start
+    with open(path, "ab") if path else os.fdopen(os.dup(2), "ab") as log:  # noqa: PTH123
+        return subprocess.Popen(
+            order["command"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            umask=0o077,
+            # Every process of the server holds the lock: it is free only when all have ended.
+            pass_fds=(order["lock"],),
+            preexec_fn=_die_with_parent(order["stop_signal"]),  # noqa: PLW1509 - no thread yet
+            **account,
+        )
+
+
+def _stop_when_left_alone(
+    server: subprocess.Popen[bytes], stop_signal: int, told: threading.Event
+) -> None:
+    while os.read(0, 64):
+        pass
+    told.set()
+    server.send_signal(stop_signal)
+    try:
+        server.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib costs a third of the start
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - the same
+
+
+def main() -> int:
+    """Run the server that the first argument names until it or its owner ends."""
+    order: dict[str, Any] = json.loads(sys.argv[1])
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    server = _start(order)
+    sys.stdout.write(f"{server.pid}\n")
+    sys.stdout.flush()
+    told = threading.Event()
+    threading.Thread(
+        target=_stop_when_left_alone, args=(server, order["stop_signal"], told), daemon=True
+    ).start()
+    status = server.wait()
+    if told.is_set():  # the owner is done; after a crash it may start the server again
+        for path in order["remove"]:
+            _remove(path)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

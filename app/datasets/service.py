@@ -1,0 +1,192 @@
+"""The rules of datasets: where they may lie, and that a manifest is put once and whole."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from psycopg import Connection
+from psycopg.errors import UniqueViolation
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from app.auth.service import Caller
+from app.core.bodies import SpooledBody
+from app.core.storage import Storage
+from app.core.tables import new_id
+from app.datasets import manifest
+from app.datasets.errors import (
+    DatasetNotFound,
+    ManifestBusy,
+    ManifestFixed,
+    ManifestInvalid,
+    NameTaken,
+    RootRefused,
+)
+from app.datasets.schemas import DatasetIn
+from app.datasets.tables import Dataset
+from app.ledger import log
+from app.ledger.records import DatasetRegistered
+
+_COPY = "COPY pairs (dataset_id, pair_id, item_id, second_item_id, text_id, split) FROM STDIN"
+_BLOCK = 1 << 20
+# From so many pairs on, the planner's old idea of the table would make requests slow.
+_ANALYZE_FROM = 10_000
+
+
+def create_dataset(session: Session, data_roots: list[str], given: DatasetIn) -> Dataset:
+    """Register an empty dataset.
+
+    Raises:
+        RootRefused: its root lies outside of ``data_roots``.
+        NameTaken: another dataset has the name.
+    """
+    root = checked_root(given.root, data_roots)
+    dataset = Dataset(
+        dataset_id=new_id("ds"),
+        name=given.name,
+        modality=given.modality,
+        root=root,
+        classes=given.classes,
+        status="empty",
+        split_counts={},
+    )
+    session.add(dataset)
+    try:
+        session.flush()
+    except IntegrityError:
+        raise NameTaken(
+            f"There is a dataset named {given.name!r} already. Use it, or choose another name.",
+            pointers=[{"pointer": "#/name", "detail": "taken"}],
+        ) from None
+    return dataset
+
+
+def checked_root(root: str, data_roots: list[str]) -> str:
+    """Return ``root`` without links and dots; raises `RootRefused` outside of ``data_roots``."""
+    if "\0" not in root and os.path.isabs(root):  # noqa: PTH117 - it may be of no file at all
+        real = os.path.realpath(root)
+        for allowed in data_roots:
+            if Path(real).is_relative_to(os.path.realpath(allowed)):
+                return real
+    where = ", ".join(data_roots) or "no folder at all: the operator sets LETHE_DATA_ROOTS"
+    raise RootRefused(
+        f"Expected an absolute path below {where}.",
+        pointers=[{"pointer": "#/root", "detail": "outside of the data roots"}],
+    )
+
+
+def put_manifest(
+    session: Session,
+    storage: Storage,
+    dataset_id: str,
+    body: SpooledBody,
+    caller: Caller,
+) -> Dataset:
+    """Register the pairs of a dataset; the same manifest again changes nothing.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        ManifestBusy: another manifest of the dataset is being read.
+        ManifestInvalid: a row is broken; ``errors`` says which.
+        ManifestFixed: the dataset has another manifest.
+    """
+    dataset = _lock(session, dataset_id)
+    rules = manifest.Rules(dataset.modality, dataset.classes)
+    with TemporaryDirectory(dir=body.path.parent) as folder:
+        prepared = manifest.prepare(body.path, body.content_type, rules, dataset_id, Path(folder))
+        if dataset.status == "ready":
+            return _unchanged(dataset, prepared)
+        _copy(session, prepared)
+        dataset.manifest_path = f"manifests/{prepared.sha256}.jsonl"
+        storage.put_file(prepared.canonical, dataset.manifest_path, move=True)
+    dataset.status = "ready"
+    dataset.manifest_sha256 = prepared.sha256
+    dataset.pair_count = prepared.pair_count
+    dataset.split_counts = prepared.split_counts
+    log.append(session, _leaf(dataset, prepared, caller))
+    return dataset
+
+
+def _lock(session: Session, dataset_id: str) -> Dataset:
+    statement = select(Dataset).where(Dataset.dataset_id == dataset_id)
+    try:
+        dataset = session.scalar(statement.with_for_update(nowait=True, key_share=True))
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
+            raise
+        raise ManifestBusy(
+            f"Another manifest of {dataset_id} is being read. Wait for its answer, then try again.",
+            headers={"Retry-After": "10"},
+        ) from None
+    if dataset is None:
+        raise DatasetNotFound(dataset_id)
+    return dataset
+
+
+def _unchanged(dataset: Dataset, prepared: manifest.Prepared) -> Dataset:
+    if dataset.manifest_sha256 != prepared.sha256:
+        raise ManifestFixed(
+            f"Dataset {dataset.dataset_id} has a manifest with SHA-256 {dataset.manifest_sha256} "
+            "and keeps it, since versions learn from it. Register a new dataset for other pairs."
+        )
+    return dataset
+
+
+def _copy(session: Session, prepared: manifest.Prepared) -> None:
+    connection = _psycopg(session)
+    try:
+        with (
+            connection.transaction(),  # a savepoint, as the session's transaction is open
+            prepared.copy_rows.open("rb") as rows,
+            connection.cursor() as cursor,
+            cursor.copy(_COPY) as copy,
+        ):
+            while block := rows.read(_BLOCK):
+                copy.write(block)
+    except UniqueViolation:
+        raise ManifestInvalid(*_repeated(connection, prepared)) from None
+    if prepared.pair_count >= _ANALYZE_FROM:
+        session.execute(text("ANALYZE pairs"))
+
+
+def _repeated(
+    connection: Connection[Any], prepared: manifest.Prepared
+) -> tuple[list[dict[str, str | int]], int]:
+    """Find the rows whose id came before, with their lines; the database does the sorting."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE manifest_lines (line bigint, id text) ON COMMIT DROP")
+        with cursor.copy("COPY manifest_lines FROM STDIN") as copy:
+            for row in manifest.lines_with_ids(prepared.canonical):
+                copy.write_row(row)
+        cursor.execute(
+            "SELECT line, first, count(*) OVER () FROM ("
+            " SELECT line, min(line) OVER (PARTITION BY id) AS first FROM manifest_lines"
+            ") AS lines WHERE line > first ORDER BY line LIMIT %s",
+            (manifest.MOST_REPORTED,),
+        )
+        found = cursor.fetchall()
+    rows = [
+        {"line": line, "detail": f"id: line {first} has it already"} for line, first, _ in found
+    ]
+    return rows, found[0][2]
+
+
+def _psycopg(session: Session) -> Connection[Any]:
+    connection = session.connection().connection.driver_connection
+    if not isinstance(connection, Connection):
+        message = f"expected a psycopg connection; got {type(connection).__name__}"
+        raise TypeError(message)
+    return connection
+
+
+def _leaf(dataset: Dataset, prepared: manifest.Prepared, caller: Caller) -> DatasetRegistered:
+    return DatasetRegistered(
+        dataset_id=dataset.dataset_id,
+        modality=dataset.modality,
+        manifest_sha256=prepared.sha256,
+        pair_count=prepared.pair_count,
+        split_counts=prepared.split_counts,
+        token_id=caller.token_id,
+    )

@@ -1,0 +1,21 @@
+"""Errors of the log."""
+
+from app.core.errors import Invalid, NotFound, Problem
+
+
+class NoSuchSize(Invalid):
+    """A proof was asked for a size that the log does not have, or has not reached."""
+
+    slug, title = "ledger-no-such-size", "The log has no such size"
+
+
+class NoSuchLeaf(NotFound):
+    """The leaf index lies outside of the log."""
+
+    slug, title = "ledger-no-such-leaf", "The log has no such leaf"
+
+
+class LogCorrupt(Problem):
+    """What is stored contradicts what was signed: a person has to look before more is signed."""
+
+    status, slug, title = 500, "ledger-corrupt", "The log contradicts itself"

@@ -1,0 +1,158 @@
+"""A verification in plain words: what was checked, what is stated, what it cannot prove."""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+METRIC_NAMES = {
+    "d_test": "quality on the test pairs (D_test)",
+    "d_f": "deleted against kept pairs (D_f; 50 = alike, lower = deleted pairs look unrelated)",
+    "mi_ratio": "membership exposure before / after (MI ratio; above 1 = less exposed)",
+    "unseen_auc": "deleted pairs against never seen ones (AUC; 0.5 = cannot be told apart)",
+}
+
+GUARANTEES = {
+    "exact": "exact: the new version was made without the deleted pairs",
+    "approximate": "approximate: the new version was changed until measurements showed the effect;"
+    " it was not made anew without the pairs",
+    "not_needed": "not needed: no registered version had learned from the pairs",
+}
+
+LIMITS = (
+    (
+        "That the service measured honestly. The signature shows that whoever holds the log's key"
+        " states this, and cannot alter it later unseen."
+    ),
+    (
+        "That no copy of the older weights is in use somewhere, or that a model which was never"
+        " registered did not learn from the pairs."
+    ),
+    (
+        "That nothing of the pairs can ever be recovered from the new weights. The figures are"
+        " measurements with a margin of error, by the attacks that were run."
+    ),
+    (
+        "That the clock of the service was right. The log fixes order and content; the times are"
+        " the service's own word."
+    ),
+    (
+        "That everybody is shown the same log. Compare tree heads with another party, or keep one"
+        " and give it with --head next time."
+    ),
+    (
+        "That the public key is the right one. Get it from the operator in a way that you trust,"
+        " not from whoever hands you the certificate."
+    ),
+)
+
+Status = Literal["passed", "failed", "not checked"]
+_MARKS: dict[Status, str] = {"passed": "ok", "failed": "FAILED", "not checked": "--"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One step of a verification: what was looked at, how it ended, and why in a sentence."""
+
+    name: str
+    status: Status
+    sentence: str
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """How a verification ended. ``statement`` is set only where every check passed."""
+
+    ok: bool
+    checks: tuple[Check, ...]
+    statement: Mapping[str, Any] | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """The sentence of the check that failed, if one did."""
+        return next((check.sentence for check in self.checks if check.status == "failed"), None)
+
+
+def format_report(report: VerificationReport) -> str:
+    """Return the report as text for a terminal, at most 90 columns wide."""
+    title = "VERIFIED" if report.ok else "NOT VERIFIED"
+    lines = [f"{title}: {_verdict(report)}", "", "What was checked"]
+    for check in report.checks:
+        lines += _wrapped(f"[{_MARKS[check.status]}] {check.name}: {check.sentence}")
+    if report.statement is not None:
+        lines += ["", "What the certificate states"]
+        for sentence in describe(report.statement):
+            lines += _wrapped(f"- {sentence}")
+    lines += ["", "What a signature cannot prove"]
+    for sentence in LIMITS:
+        lines += _wrapped(f"- {sentence}")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(report: VerificationReport) -> str:
+    if report.ok:
+        return "the certificate is signed by this key and stands in its log."
+    return "do not rely on this certificate. Nothing that it states is repeated here."
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, 88, initial_indent="  ", subsequent_indent="      ")
+
+
+def describe(statement: Mapping[str, Any]) -> list[str]:
+    """Return the sentences that say what a verified statement states."""
+    said: Mapping[str, Any] = statement["predicate"]
+    received = (
+        f"Request {said['request_id']} on dataset {said['dataset_id']} was received at"
+        f" {said['received_time']}, due by {said['deadline']}, and completed at"
+        f" {said['completed_time']}."
+    )
+    pairs = (
+        f"It names {_count(said['pair_count'], 'pair')}; {said['already_forgotten_count']} had been"
+        f" forgotten before, {said['not_trained_count']} had never been trained on. The pairs are"
+        f" committed to as {said['pairs_commitment']}."
+    )
+    method = (
+        f"Scope: {said['scope']}. Objective: {said['objective']}. Method: {said['method']}"
+        f" (update: {said['update']})."
+    )
+    sentences = [received, pairs, method, f"Guarantee: {GUARANTEES[said['guarantee']]}."]
+    if said["earlier_requests"]:
+        sentences.append(f"The versions also forget {', '.join(said['earlier_requests'])}.")
+    for version in said["versions"]:
+        sentences += _describe_version(version)
+    return sentences + [f"Limitation: {sentence}" for sentence in said["limitations"]]
+
+
+def _describe_version(version: Mapping[str, Any]) -> list[str]:
+    first = (
+        f"Version {version['version_id']}, made from {version['input_version_id']}, has checkpoint"
+        f" SHA-256 {version['checkpoint_sha256']}."
+    )
+    return [first, *(_describe_metric(metric) for metric in version["metrics"])]
+
+
+def _describe_metric(metric: Mapping[str, Any]) -> str:
+    name = METRIC_NAMES.get(metric["name"], metric["name"])
+    label = f"{name}, {metric['moment']}, {subset_name(metric['subset'])}"
+    if metric["value"] is None:
+        return f"{label}: not available, because {metric['unavailable']}"
+    text = f"{label}: {metric['value']:.4g} {metric['unit']}".rstrip()
+    if metric["interval"] is not None:
+        low, high = metric["interval"]
+        text += f" (95% interval {low:.4g} to {high:.4g})"
+    return f"{text}, n = {metric['n']}."
+
+
+def subset_name(subset: str) -> str:
+    """Return in words which pairs a metric was measured on."""
+    names = {
+        "test": "on the test pairs",
+        "forget": "on the pairs of this job",
+        "forgotten": "on all pairs that the version has forgotten",
+    }
+    return names.get(subset, f"on the pairs of {subset.removeprefix('request:')}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,251 @@
+"""Signed tree heads: C2SP signed notes (tlog-checkpoint) with Ed25519, and the key that signs them.
+
+A note is the text ``origin``, ``size``, base64 root, an empty line, and a signature line
+``— name base64(key hash || signature)``. Nothing here needs the service.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+# Public names of the package, which it re-exports without saying so to type checkers.
+from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
+
+_ED25519 = b"\x01"
+_DASH = "\u2014"
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+class NoteError(ValueError):
+    """A signed note is malformed or not signed by the key; the sentence says which."""
+
+
+class KeyFileError(Exception):
+    """The signing key's file is unreadable, unsafe or no Ed25519 key; the sentence says how."""
+
+
+@dataclass(frozen=True)
+class TreeHead:
+    """The signed statement that the first ``size`` leaves of log ``origin`` have root ``root``."""
+
+    origin: str
+    size: int
+    root: bytes
+    note: str
+
+
+def _check_origin(origin: str) -> None:
+    if not origin or "+" in origin or any(character.isspace() for character in origin):
+        raise NoteError(
+            f"The name of a log is not empty and has neither spaces nor '+'; {origin!r} came."
+        )
+
+
+def _raw(public_key: Ed25519PublicKey) -> bytes:
+    return public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+def _key_hash(origin: str, public_key: Ed25519PublicKey) -> bytes:
+    """Return the 4 bytes that name the key in a signature line (C2SP signed-note)."""
+    named = origin.encode() + b"\n" + _ED25519 + _raw(public_key)
+    return hashlib.sha256(named).digest()[:4]
+
+
+def load_public_key(pem: str) -> Ed25519PublicKey:
+    """Return the Ed25519 public key in ``pem``.
+
+    Raises:
+        NoteError: it is not one.
+    """
+    try:
+        key = serialization.load_pem_public_key(pem.encode())
+    except ValueError as error:
+        raise NoteError("The public key is not a PEM file (-----BEGIN PUBLIC KEY-----).") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise NoteError("The public key is no Ed25519 key, which the log signs with.")
+    return key
+
+
+def dsse_key(pem: str) -> SSlibKey:
+    """Return the public key in ``pem`` in the form that checks DSSE envelopes.
+
+    Raises:
+        NoteError: it is no Ed25519 public key.
+    """
+    return SSlibKey.from_crypto(load_public_key(pem))
+
+
+class Signer:
+    """Signs tree heads and certificates of the log named ``origin``."""
+
+    def __init__(self, private_key: Ed25519PrivateKey, origin: str) -> None:
+        _check_origin(origin)
+        self.origin = origin
+        self._private_key = private_key
+        self._public_key = private_key.public_key()
+
+    @classmethod
+    def load_or_create(cls, path: Path, origin: str) -> Self:
+        """Read the key at ``path``; make it, readable by its owner alone, if there is none.
+
+        Safe when several processes start at once: all of them end up with the same key.
+
+        Raises:
+            KeyFileError: the file is unsafe, unreadable or holds another kind of key.
+        """
+        if not path.exists():
+            _create_key(path)
+        return cls(_read_key(path), origin)
+
+    @property
+    def public_key_pem(self) -> str:
+        """The public key, as PEM (SubjectPublicKeyInfo)."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self._public_key.public_bytes(serialization.Encoding.PEM, form).decode()
+
+    def sign(self, size: int, root: bytes) -> TreeHead:
+        """Sign the tree head of ``size`` leaves with root ``root``."""
+        body = f"{self.origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+        key_hash = _key_hash(self.origin, self._public_key)
+        signature = base64.b64encode(key_hash + self._private_key.sign(body.encode())).decode()
+        note = f"{body}\n{_DASH} {self.origin} {signature}\n"
+        return TreeHead(self.origin, size, root, note)
+
+    def dsse_signer(self) -> CryptoSigner:
+        """Return the signer of DSSE envelopes, with the same key."""
+        return CryptoSigner(self._private_key)
+
+
+def _create_key(path: Path) -> None:
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Give the finished file its name; where another process was first, its key stands."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        pem, status = path.read_bytes(), path.stat()
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise KeyFileError(
+            f"{path} cannot be read as a private key without a passphrase: {error}."
+        ) from error
+    # As ssh does: a file of ours must be ours alone; one mounted by another user is their matter.
+    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        raise KeyFileError(f"{path} can be read or written by others. Run: chmod 600 {path}")
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyFileError(
+            f"{path} holds no Ed25519 key. Make one: openssl genpkey -algorithm ed25519"
+        )
+    return key
+
+
+def decode_base64(data: str, what: str) -> bytes:
+    """Decode standard base64, refusing every spelling but the canonical one.
+
+    Raises:
+        NoteError: ``data`` is no canonical base64; ``what`` names it in the sentence.
+    """
+    try:
+        decoded = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise NoteError(f"{what} is no base64.") from error
+    if base64.b64encode(decoded).decode() != data:
+        raise NoteError(f"{what} is no canonical base64.")
+    return decoded
+
+
+def verify_note(note: str, public_key_pem: str, origin: str | None = None) -> TreeHead:
+    """Check the signature of ``note`` and return what it says.
+
+    Args:
+        note: the whole signed note.
+        public_key_pem: the log's Ed25519 public key.
+        origin: the name that the log must have; any when None.
+
+    Raises:
+        NoteError: malformed, of another log, or not signed by the key.
+    """
+    head = _parse(note)
+    if origin is not None and head.origin != origin:
+        raise NoteError(
+            f"The tree head is of log {head.origin!r}; that of {origin!r} was expected."
+        )
+    public_key = load_public_key(public_key_pem)
+    body, signatures = note.split("\n\n", 1)
+    expected = _key_hash(head.origin, public_key)
+    for line in signatures.removesuffix("\n").split("\n"):
+        blob = _signature(line, head.origin)
+        if blob is not None and blob[:4] == expected:
+            return _checked(head, public_key, blob[4:], body + "\n")
+    raise NoteError("The tree head bears no signature by this key.")
+
+
+def _checked(head: TreeHead, key: Ed25519PublicKey, signature: bytes, body: str) -> TreeHead:
+    try:
+        key.verify(signature, body.encode())
+    except InvalidSignature as error:
+        raise NoteError("The signature of the tree head is not valid.") from error
+    return head
+
+
+def _signature(line: str, origin: str) -> bytes | None:
+    """Return key hash and signature of a line by ``origin``; None where another name signed."""
+    parts = line.split(" ")
+    if len(parts) != 3 or parts[0] != _DASH:
+        raise NoteError("A signature line of the tree head is malformed.")
+    return decode_base64(parts[2], "A signature of the tree head") if parts[1] == origin else None
+
+
+def _parse(note: str) -> TreeHead:
+    body, separator, signatures = note.partition("\n\n")
+    lines = body.split("\n")
+    if not separator or not signatures.endswith("\n") or len(lines) != 3:
+        raise NoteError(
+            "A tree head has the lines name, size, root, an empty one, and a signature."
+        )
+    origin, size, root = lines
+    _check_origin(origin)
+    if not _SIZE.fullmatch(size):
+        raise NoteError("The size in the tree head is no plain decimal number.")
+    decoded = decode_base64(root, "The root in the tree head")
+    if len(decoded) != 32:
+        raise NoteError("The root in the tree head has not 32 bytes.")
+    return TreeHead(origin, int(size), decoded, note)

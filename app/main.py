@@ -1,0 +1,91 @@
+"""Builds the FastAPI application; run it with ``uvicorn --factory app.main:create_app``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.audit.routes import router as audit
+from app.auth.service import CallerCache
+from app.core import health, idempotency, logs, problems
+from app.core.db import Database
+from app.core.middleware import RequestContext
+from app.core.settings import Settings, get_settings
+from app.core.storage import Storage
+from app.datasets.routes import router as datasets
+from app.deletions.routes import router as deletions
+from app.jobs.queue import Queue
+from app.jobs.routes import router as jobs
+from app.ledger.routes import router as ledger
+from app.ledger.tree_head import Signer
+from app.registry.file_routes import router as files
+from app.registry.routes import router as registry
+
+ROUTERS = (datasets, registry, files, deletions, jobs, audit, ledger)
+DESCRIPTION = """Unlearning as a service for multimodal models.
+
+File a deletion request for (image, text) or (graph, text) pairs; every registered model version
+that learned from them is unlearned by a worker; fetch the new checkpoint, its audit and a
+certificate that verifies offline. Errors are problem details (RFC 9457): `type` is stable, `detail`
+says what to do.
+"""
+
+
+class MissingSettingError(RuntimeError):
+    """The service cannot start because a setting that it needs is not there."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the application, with everything that its routes need on ``app.state``.
+
+    Args:
+        settings: the settings; those of the environment when omitted.
+
+    Raises:
+        MissingSettingError: no URL of a database or of Redis is set.
+    """
+    settings = settings or get_settings()
+    logs.configure(settings.log_format, settings.log_level)
+    app = FastAPI(
+        title="Lethe",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    _fill_state(app, settings)
+    problems.install(app)
+    app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
+    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
+    app.include_router(health.router)
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1")
+    # FastAPI documents replacing this method as the way to extend the document.
+    app.openapi = problems.OpenApi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _fill_state(app: FastAPI, settings: Settings) -> None:
+    if settings.database_url is None or settings.redis_url is None:
+        raise MissingSettingError(
+            "Set LETHE_DATABASE_URL and LETHE_REDIS_URL, or run `lethe serve`, which starts "
+            "private servers when they are not set."
+        )
+    from redis import Redis  # here, since it is slow to load and the module must not be
+
+    redis_url = settings.redis_url.get_secret_value()
+    app.state.settings = settings
+    app.state.database = Database(settings.database_url.get_secret_value())
+    app.state.storage = Storage(settings.storage)
+    app.state.signer = Signer.load_or_create(settings.signing_key, settings.ledger_origin)
+    app.state.queue = Queue(redis_url)
+    app.state.redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
+    app.state.callers = CallerCache()
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.queue.close()
+    app.state.redis.close()
+    app.state.database.dispose()

@@ -1,0 +1,155 @@
+"""What the engine can do, as data: families, tasks, methods and metrics with their schemas.
+
+``catalogue.json`` beside this file is generated from the engine, so that the service can check a
+request without importing it.
+"""
+
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.core.problems import MOST_POINTERS
+from app.registry.errors import ParametersInvalid, UnknownComponent
+
+C = TypeVar("C")
+
+
+class Component(BaseModel):
+    """Base of the entries; members that the service does not need are passed on."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Family(Component):
+    """An architecture."""
+
+    modality: str
+    config_schema: dict[str, Any]
+    tiny_config: dict[str, Any] = Field(description="A small one for trying things out.")
+
+
+class Task(Component):
+    """What a model is trained for."""
+
+    modalities: list[str]
+    recipe_schema: dict[str, Any]
+
+
+class Applies(Component):
+    """Whether a method can be used there: without a reason it can."""
+
+    family: str
+    task: str
+    update: str
+    reason: str | None
+
+
+class Method(Component):
+    """An unlearning algorithm: its class of guarantee, the scopes that it meets, its limits."""
+
+    summary: str
+    guarantee: str
+    scopes: list[str]
+    params_schema: dict[str, Any]
+    limitations: list[str]
+    applies: list[Applies]
+
+
+class Metric(Component):
+    """A quantity that audits measure, and which way is better."""
+
+    summary: str
+    direction: str
+    unit: str
+
+
+class Combination(Component):
+    """A task that a family can be trained for."""
+
+    family: str
+    task: str
+
+
+class Catalogue(BaseModel):
+    """Everything that a request can name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    families: dict[str, Family]
+    tasks: dict[str, Task]
+    methods: dict[str, Method]
+    metrics: dict[str, Metric]
+    combinations: list[Combination]
+
+    def check_model(self, family: str, task: str) -> None:
+        """Raise `UnknownComponent` unless a model of this family and task can be trained."""
+        self._named("family", self.families, family)
+        self._named("task", self.tasks, task)
+        tasks = sorted(pair.task for pair in self.combinations if pair.family == family)
+        if task not in tasks:
+            raise UnknownComponent(
+                f"The family {family} cannot be trained for {task}; it can for {', '.join(tasks)}.",
+                pointers=[{"pointer": "#/task", "detail": f"not a task of {family}"}],
+            )
+
+    def check_config(self, family: str, config: dict[str, Any]) -> None:
+        """Raise `ParametersInvalid` unless ``config`` is a configuration of ``family``."""
+        check(self._named("family", self.families, family).config_schema, config, "#/config")
+
+    def check_training(self, task: str, training: dict[str, Any]) -> None:
+        """Raise `ParametersInvalid` unless ``training`` is a recipe of ``task``."""
+        check(self._named("task", self.tasks, task).recipe_schema, training, "#/training")
+
+    def check_params(self, method: str, params: dict[str, Any]) -> None:
+        """Raise `ParametersInvalid` unless ``params`` are parameters of ``method``."""
+        check(self.method(method).params_schema, params, "#/params")
+
+    def method(self, name: str) -> Method:
+        """Return the method; raises `UnknownComponent` that lists the known ones."""
+        return self._named("method", self.methods, name)
+
+    def refusal(self, method: str, family: str, task: str, update: str) -> str | None:
+        """Return why the method cannot be used there, or None where it can."""
+        for cell in self.method(method).applies:
+            if (cell.family, cell.task, cell.update) == (family, task, update):
+                return cell.reason
+        return f"{family} and {task} with update {update} are not in the catalogue"
+
+    @staticmethod
+    def _named(kind: str, known: dict[str, C], name: str) -> C:
+        if name not in known:
+            raise UnknownComponent(
+                f"There is no {kind} {name!r}; known are {', '.join(sorted(known))}.",
+                pointers=[{"pointer": f"#/{kind}", "detail": "unknown"}],
+            )
+        return known[name]
+
+
+def check(schema: dict[str, Any], value: dict[str, Any], pointer: str) -> None:
+    """Raise `ParametersInvalid` with a pointer to each fault, or accept ``value``."""
+    from jsonschema import Draft202012Validator  # slow to load
+
+    faults = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda fault: fault.path)
+    if faults:
+        found = [
+            {
+                "pointer": "/".join([pointer, *(str(part) for part in fault.absolute_path)]),
+                "detail": fault.message,
+            }
+            for fault in faults[:MOST_POINTERS]
+        ]
+        raise ParametersInvalid(
+            f"{len(faults)} value{'s' if len(faults) != 1 else ''} under {pointer} cannot be "
+            "accepted; GET /v1/catalogue has the schema.",
+            pointers=found,
+        )
+
+
+@lru_cache
+def catalogue() -> Catalogue:
+    """Return the catalogue that this service was built with."""
+    return Catalogue.model_validate_json(
+        files("app.registry").joinpath("catalogue.json").read_bytes()
+    )

@@ -1,0 +1,71 @@
+"""Errors of models, versions and their files."""
+
+from app.core.errors import Conflict, Invalid, NotFound
+
+
+class ModelNotFound(NotFound):
+    """No model has this id."""
+
+    slug, title = "model-not-found", "No such model"
+
+    def __init__(self, model_id: str) -> None:
+        super().__init__(f"There is no model {model_id}. GET /v1/models lists them.")
+
+
+class VersionNotFound(NotFound):
+    """The model has no version with this id."""
+
+    slug, title = "version-not-found", "No such version"
+
+    def __init__(self, version_id: str) -> None:
+        super().__init__(
+            f"There is no version {version_id}. GET /v1/models/<model_id>/versions lists a model's."
+        )
+
+
+class FileNotFound(NotFound):
+    """The version has no file of this path."""
+
+    slug, title = "file-not-found", "No such file"
+
+
+class UnknownComponent(Invalid):
+    """The catalogue has no such family, task or method, or they do not go together."""
+
+    slug, title = "unknown-component", "The catalogue does not have this"
+
+
+class ParametersInvalid(Invalid):
+    """A configuration, recipe or parameter does not follow its JSON schema."""
+
+    slug, title = "parameters-invalid", "The parameters do not follow their schema"
+
+
+class VersionFixed(Conflict):
+    """The version is ready; its files never change again."""
+
+    slug, title = "version-fixed", "The version cannot change any more"
+
+
+class FileRefused(Invalid):
+    """The file's name is not allowed, or its content is not what the name says."""
+
+    slug, title = "file-refused", "The file cannot be part of a checkpoint"
+
+
+class CheckpointInvalid(Invalid):
+    """The uploaded files do not make a checkpoint."""
+
+    slug, title = "checkpoint-invalid", "The files do not make a checkpoint"
+
+
+class NotEvaluable(Invalid):
+    """An audit was asked for a version that names no dataset."""
+
+    slug, title = "no-dataset", "An audit needs a dataset"
+
+
+class WrongModality(Invalid):
+    """The dataset holds images and the family reads graphs, or the reverse."""
+
+    slug, title = "wrong-modality", "The dataset does not fit the model"

@@ -1,0 +1,77 @@
+"""``python -m engine SPEC.json OUT [--state DIR]``: one run, told as JSON lines.
+
+Each line on standard output is ``{"progress": {...}}``, and the last one ``{"result": {...}}``. An
+error ends the run with exit status 1 and ``{"error": {"code": ..., "message": ...}}`` as the last
+line; SIGTERM and SIGINT cancel it.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+
+from engine.errors import Cancelled, EngineError, InvalidSpec
+from engine.run import run
+from engine.spec import Progress, RunSpec
+
+
+class Signals:
+    """A control that cancels the run when the process is asked to end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.asked = True
+
+    def check(self) -> None:
+        """See `Control.check`."""
+        if self.asked:
+            raise Cancelled("the process was asked to end")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line says and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m engine", description="One run of the engine.")
+    parser.add_argument("spec", type=Path, help="run specification, a JSON file")
+    parser.add_argument("out", type=Path, help="folder for checkpoint and result.json")
+    parser.add_argument("--state", type=Path, help="folder for training state, to go on later")
+    given = parser.parse_args(arguments)
+    try:
+        spec = _read(given.spec)
+        result = run(spec, given.out, state=given.state, on_progress=_progress, control=Signals())
+    except EngineError as error:
+        _tell({"error": {"code": error.code, "message": str(error)}})
+        return 1
+    _tell({"result": result.model_dump(mode="json")})
+    return 0
+
+
+def _read(path: Path) -> RunSpec:
+    try:
+        return RunSpec.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidSpec(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise InvalidSpec(f"{path} is no run specification: {error}") from error
+
+
+def _progress(event: Progress) -> None:
+    _tell({"progress": event.model_dump(mode="json")})
+
+
+def _tell(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

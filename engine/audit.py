@@ -1,0 +1,163 @@
+"""The audit of a model: utility on held-out pairs, and every registered metric of forgetting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.division import Division
+from engine.families.base import PairModel
+from engine.inputs import Inputs
+from engine.metrics import metrics
+from engine.metrics.base import Evidence, Observed
+from engine.monitor import Monitor
+from engine.spec import Cost, Metric
+from engine.tasks.base import Task
+from engine.unlearning import draw
+
+Moment = Literal["before", "after"]
+
+CHUNK = 256
+"""Pairs that are scored at once."""
+RETAINED_FACTOR = 5
+"""Retained pairs that are measured for each deleted pair (five draws of |D_f|)."""
+LEAST_RETAINED = 500
+"""Retained pairs that are measured even when few are deleted: members for the attack's fit."""
+MOST_UNSEEN = 5000
+"""Validation pairs, and test pairs, that are scored at most; utility uses the whole split."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one model says: observations by row, and its utility."""
+
+    observed: Observed
+    places: dict[int, int]
+    utility: list[Metric]
+
+    def of(self, rows: Tensor) -> Observed:
+        """Return the observations of ``rows`` ``(n,)``."""
+        at = [self.places[row] for row in rows.tolist()]
+        labels = None if self.observed.labels is None else self.observed.labels[at]
+        return Observed(self.observed.scores[at], self.observed.outputs[at], labels)
+
+
+class Auditor:
+    """Measures the models of one run on the same pairs.
+
+    Args:
+        task: gives scores, outputs and utility.
+        division: which pairs are deleted, retained and held out.
+        seed: of every sample.
+        monitor: progress and cancellation.
+    """
+
+    def __init__(self, task: Task, division: Division, seed: int, monitor: Monitor) -> None:
+        self.task = task
+        self.division = division
+        self.seed = seed
+        self.monitor = monitor
+        generator = torch.Generator().manual_seed(seed)
+        wanted = max(RETAINED_FACTOR * len(division.deleted), LEAST_RETAINED)
+        self.retained = _sample(division.retain, wanted, generator)
+        self.validation = _sample(division.validation, MOST_UNSEEN, generator)
+        self.test = _sample(division.test, MOST_UNSEEN, generator)
+
+    def view(self, model: PairModel, inputs: Inputs, moment: Moment) -> View:
+        """Let a model score every pair that is measured, once.
+
+        Raises:
+            Cancelled: the caller wants the run to stop.
+        """
+        model.eval()
+        # The candidates of an output distribution must have the same standing for every pair.
+        inputs.choose_gallery(self.division.retain, self.seed)
+        rows = torch.cat([self.division.deleted, self.retained, self.validation, self.test])
+        rows = rows if self.division.subsets() else rows[:0]
+        with torch.no_grad(), inputs.freeze(model):
+            observed = self._observe(model, inputs, rows, moment)
+            utility = self._utility(model, inputs, moment)
+        return View(observed, {row: at for at, row in enumerate(rows.tolist())}, utility)
+
+    def metrics(self, view: View, before: View | None, moment: Moment) -> list[Metric]:
+        """Return the utility of a model and every metric of every deleted subset."""
+        found = list(view.utility)
+        for subset, rows in self.division.subsets().items():
+            evidence = self._evidence(view, subset, rows)
+            earlier = None if before is None else self._evidence(before, subset, rows)
+            for name in metrics:
+                self.monitor.check()
+                found.extend(metrics.get(name)(evidence, earlier, moment))
+        return found
+
+    def _observe(self, model: PairModel, inputs: Inputs, rows: Tensor, moment: Moment) -> Observed:
+        scores, outputs, done = [torch.zeros(0)], [], 0
+        for part in rows.split(CHUNK) if len(rows) else ():
+            self.monitor.check()
+            scores.append(self.task.scores(model, inputs, part).float().cpu())
+            outputs.append(self.task.outputs(model, inputs, part).float().cpu())
+            done += len(part)
+            if self.monitor.due():
+                self.monitor.report(f"evaluate_{moment}", done, len(rows))
+        labels = inputs.labels[rows].numpy().astype(np.int64)
+        return Observed(
+            scores=torch.cat(scores).double().numpy(),
+            outputs=(torch.cat(outputs) if outputs else torch.zeros(0, 1)).double().numpy(),
+            labels=labels if (labels >= 0).any() else None,
+        )
+
+    def _utility(self, model: PairModel, inputs: Inputs, moment: Moment) -> list[Metric]:
+        found: list[Metric] = []
+        splits = {"test": self.division.test, "val": self.division.validation}
+        for name, rows in splits.items():
+            self.monitor.check()
+            changes = {"subset": name, "moment": moment}
+            measured = self.task.utility(model, inputs, rows)
+            found.extend(metric.model_copy(update=changes) for metric in measured)
+        return found
+
+    def _evidence(self, view: View, subset: str, rows: Tensor) -> Evidence:
+        return Evidence(
+            subset=subset,
+            deleted=view.of(rows),
+            retained=view.of(self.retained),
+            validation=view.of(self.validation),
+            unseen=view.of(torch.cat([self.validation, self.test])),
+            seed=self.seed,
+        )
+
+
+def cost_metrics(cost: Cost, pairs: int) -> list[Metric]:
+    """Return the cost of a run as metrics; ``pairs`` is how many it forgot (or trained on)."""
+    units = {
+        "method_seconds": "s",
+        "peak_memory_bytes": "bytes",
+        "trained_parameters": "parameters",
+        "samples_seen": "pairs",
+    }
+    return [
+        Metric(
+            name=name,
+            moment="after",
+            subset="forget",
+            value=float(getattr(cost, name)),
+            n=pairs,
+            direction="lower",
+            unit=unit,
+        )
+        for name, unit in units.items()
+    ]
+
+
+def _sample(rows: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
+    """Draw at most ``wanted`` distinct entries of ``rows``, in their order."""
+    return draw(rows, min(wanted, len(rows)), generator).sort().values
+
+
+def find(found: Sequence[Metric], name: str, moment: Moment, subset: str) -> Metric | None:
+    """Return the metric of that name, moment and subset, or None."""
+    wanted = (name, moment, subset)
+    return next((m for m in found if (m.name, m.moment, m.subset) == wanted), None)

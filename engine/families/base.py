@@ -1,0 +1,165 @@
+"""What a family is: unimodal encoders, a fusion module and a head, with their parameters named.
+
+Shapes: B pairs, T_v item tokens, T_l text tokens, d hidden size, p projection size, C classes.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from engine.registry import Registry
+from engine.spec import Modality, Update
+
+if TYPE_CHECKING:
+    from engine.data.pairs import PairDataset
+
+Part = Literal["item", "text", "fusion", "head"]
+
+
+class FamilyConfig(BaseModel):
+    """Sizes of a family; stored in the checkpoint, served by the API's catalogue."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass
+class Encoding:
+    """Output of one unimodal encoder.
+
+    Attributes:
+        tokens: ``(B, T, d)``.
+        mask: ``(B, T)``, 1 where a token counts.
+        pooled: ``(B, d)``, the vector that stands for the whole image, graph or text.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+    def take(self, rows: Tensor) -> "Encoding":
+        """Return the encodings of ``rows`` ``(B',)`` of this batch, in that order."""
+        rows = rows.to(self.pooled.device)
+        return Encoding(self.tokens[rows], self.mask[rows], self.pooled[rows])
+
+
+@dataclass
+class Fused:
+    """Output of the fusion module and head for B pairs.
+
+    Attributes:
+        readout: ``(B, r)``, the paper's R(f(I, T)): fused [CLS], or concat(graph, text, fused).
+        logits: ``(B, C)``; for retrieval C = 2 and class 1 is "match" (ITM).
+    """
+
+    readout: Tensor
+    logits: Tensor
+
+
+class PairModel(nn.Module, ABC):
+    """A two-modality model split as the paper splits it: f_V, f_L, f_M and a task head.
+
+    Inputs made by `prepare_items` and `prepare_texts` are kept for a whole data set and indexed
+    by row, so that images are decoded and texts tokenised once a run.
+    """
+
+    family: ClassVar[str]
+    modality: ClassVar[Modality]
+    config_class: ClassVar[type[FamilyConfig]]
+    contrastive: ClassVar[bool] = False
+    """Whether `project` and `temperature` are there, which retrieval needs."""
+    items_per_pair: ClassVar[int] = 1
+    config: FamilyConfig
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: FamilyConfig, dataset: "PairDataset", seed: int) -> Self:
+        """Make a model to train: tokenizer from the training texts, weights drawn with ``seed``.
+
+        Raises:
+            InvalidSpec: the configuration contradicts the data set.
+        """
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> FamilyConfig:
+        """Return the smallest useful configuration, for tests."""
+
+    def clone(self) -> Self:
+        """Return a copy that shares no trained parameter with this model."""
+        return copy.deepcopy(self)
+
+    @abstractmethod
+    def prepare_items(self, items: Sequence[Any]) -> Any:
+        """Turn loaded images or graphs into an indexable batch of inputs (see `take`)."""
+
+    @abstractmethod
+    def prepare_texts(self, texts: Sequence[str]) -> Any:
+        """Tokenise texts into an indexable batch of inputs."""
+
+    @abstractmethod
+    def take(self, prepared: Any, rows: Tensor) -> Any:
+        """Return the inputs of ``rows`` ``(B,)`` on the model's device, ready for an encoder."""
+
+    @abstractmethod
+    def encode_items(self, inputs: Any) -> Encoding:
+        """f_V: images or graphs to ``Encoding``."""
+
+    @abstractmethod
+    def encode_texts(self, inputs: Any) -> Encoding:
+        """f_L: token ids to ``Encoding``."""
+
+    @abstractmethod
+    def fuse(self, item: Encoding, text: Encoding) -> Fused:
+        """f_M and head: row i of ``item`` with row i of ``text``."""
+
+    def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
+        """Return unit vectors ``(B, p)`` of items and texts whose cosine ranks (ITC)."""
+        raise NotImplementedError(f"{self.family} has no contrastive projections")
+
+    @property
+    def temperature(self) -> Tensor:
+        """ITC temperature, a scalar."""
+        raise NotImplementedError(f"{self.family} has no contrastive temperature")
+
+    @abstractmethod
+    def parts(self) -> dict[Part, list[tuple[str, nn.Parameter]]]:
+        """Return every parameter exactly once, named, by part."""
+
+    def set_trainable(self, update: Update) -> list[nn.Parameter]:
+        """Let gradients through what ``update`` selects, nowhere else, and return those parameters.
+
+        ``fusion`` (the paper's -F) is fusion and head; ``all`` is everything that the family
+        trains.
+        """
+        chosen = []
+        for part, named in self.parts().items():
+            for _, parameter in named:
+                on = update == "all" or part in ("fusion", "head")
+                parameter.requires_grad_(on)
+                if on:
+                    chosen.append(parameter)
+        return chosen
+
+    @abstractmethod
+    def save(self, directory: Path) -> None:
+        """Write weights (safetensors), ``config.json`` and tokenizer files; no time, no host."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote; raises `CheckpointError`. Never unpickles."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+
+families: Registry[type[PairModel]] = Registry("families")

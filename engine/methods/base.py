@@ -1,0 +1,51 @@
+"""What a method is: a way to make a model forget, with bounded parameters and stated limits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from engine.registry import Registry
+from engine.spec import Update
+
+if TYPE_CHECKING:
+    from engine.families.base import PairModel
+    from engine.unlearning import Unlearning
+
+Guarantee = Literal["exact", "approximate"]
+Scope = Literal["association", "unimodal", "full"]
+
+
+class MethodParams(BaseModel):
+    """Parameters of a method; bounds and descriptions are served by the API."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method.
+
+    Attributes:
+        name: as in requests, for example ``multidelete``.
+        summary: one sentence for people.
+        guarantee: ``exact`` when the result has the distribution of a model that never saw D_f.
+        scopes: what of a pair it forgets (its association, each modality on its own, everything).
+        params: the class of its parameters.
+        refusal: reason why it does not apply to (family, task, update), or None.
+        limitations: sentences for the certificate.
+        run: makes the unlearned model; the student starts as a copy of the teacher.
+    """
+
+    name: str
+    summary: str
+    guarantee: Guarantee
+    scopes: frozenset[Scope]
+    params: type[MethodParams]
+    refusal: Callable[[str, str, Update], str | None]
+    limitations: tuple[str, ...]
+    run: "Callable[[Unlearning], PairModel]"
+
+
+methods: Registry[Method] = Registry("methods")

@@ -1,0 +1,326 @@
+"""MultiDelete (paper, section 2): decouple the deleted pairs and keep everything else.
+
+L = alpha L_MD + beta L_MKR + gamma L_UKR, each term in `engine.methods.losses`. The teacher f is
+the original; the student f' starts as its copy. Each step is one student pass over a batch of D_f
+and a batch of D_r together; the teacher's outputs are computed once and kept. L_MD is the mean over
+several unrelated pairs of each deleted one, since a single draw is mostly noise.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from engine.families.base import Encoding, PairModel
+from engine.methods.base import Method, MethodParams, methods
+from engine.methods.losses import (
+    decoupling_loss,
+    multimodal_retention_loss,
+    similarity_decoupling_loss,
+    similarity_retention_loss,
+    unimodal_retention_loss,
+)
+from engine.methods.selection import ForgettingSelection
+from engine.methods.teacher import Teacher
+from engine.spec import Update
+from engine.training import Schedule
+from engine.unlearning import Truths, Unlearning, draw, unrelated_texts
+
+VALIDATIONS = 10
+"""Validations in a run, spread evenly, so that selection costs little beside the steps."""
+
+
+def _weight(meaning: str) -> float | None:
+    weight: float | None = Field(default=None, ge=0, le=1000, description=meaning)
+    return weight
+
+
+class MultiDeleteParams(MethodParams):
+    """Weights, budget and sampling of MultiDelete; a null takes the task's default."""
+
+    alpha: float | None = _weight("weight of modality decoupling, L_MD")
+    beta: float | None = _weight("weight of multimodal knowledge retention, L_MKR")
+    gamma: float | None = _weight("weight of unimodal knowledge retention, L_UKR")
+    similarity: float | None = _weight("weight of cosines beside readouts in L_MD")
+    kept_similarity: float | None = _weight("weight of cosines beside readouts in L_MKR")
+    mismatched: float | None = _weight(
+        "weight of retained items with wrong texts beside retained pairs in L_MKR"
+    )
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="passes over D_f")
+    least_steps: int | None = Field(
+        default=None, ge=0, le=100_000, description="steps made even when D_f is small"
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="deleted pairs in a step")
+    retain_ratio: float = Field(
+        default=1.0, gt=0, le=100, description="retained pairs in an epoch for each deleted pair"
+    )
+    least_retained: int = Field(
+        default=32, ge=2, le=4096, description="retained pairs in a step even when D_f is small"
+    )
+    unrelated: Literal["dataset", "anchored"] = Field(
+        default="dataset",
+        description="any item with any text, or the deleted item with another text",
+    )
+    draws: int = Field(default=8, ge=1, le=256, description="unrelated pairs of each deleted pair")
+    utility_drop: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="points of validation utility that the selected epoch may lose",
+    )
+    target: float = Field(
+        default=25.0,
+        ge=0,
+        le=50,
+        description="D_f that is enough: of the epochs that reach it, the most useful is selected",
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class TaskDefaults:
+    """What depends on the task; each field stands in for a null of `MultiDeleteParams`."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    similarity: float
+    kept_similarity: float
+    mismatched: float
+    learning_rate: float
+    epochs: int
+    least_steps: int
+
+    def given(self, params: MultiDeleteParams) -> "TaskDefaults":
+        """Return these defaults with what ``params`` gives in their place."""
+        chosen = {name: getattr(params, name) for name in TaskDefaults.__annotations__}
+        return replace(self, **{k: value for k, value in chosen.items() if value is not None})
+
+
+CLASSIFICATION = TaskDefaults(
+    alpha=1.0,
+    beta=5.0,
+    gamma=1.0,
+    similarity=0.0,
+    kept_similarity=0.0,
+    mismatched=0.0,
+    learning_rate=1e-3,
+    epochs=60,
+    least_steps=200,
+)
+# What ranks in retrieval is a similarity: it is decoupled and retained as well.
+RANKING = TaskDefaults(
+    alpha=1.0,
+    beta=5.0,
+    gamma=1.0,
+    similarity=0.3,
+    kept_similarity=10.0,
+    mismatched=1.0,
+    learning_rate=3e-4,
+    epochs=20,
+    least_steps=100,
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The pairs of one step, as rows.
+
+    Attributes:
+        forget: deleted pairs ``(B,)``.
+        places: where the teacher's outputs for their unrelated pairs stand ``(B,)``.
+        retain: retained pairs ``(R,)``.
+        partners: for each retained item, the place in ``retain`` of another text ``(R,)``.
+        forgotten: pairs that an earlier run forgot ``(G,)``.
+    """
+
+    forget: Tensor
+    places: Tensor
+    retain: Tensor
+    partners: Tensor
+    forgotten: Tensor
+
+    def __len__(self) -> int:
+        return len(self.forget) + len(self.retain) + len(self.forgotten)
+
+
+class MultiDelete:
+    """The objective of MultiDelete for the training loop.
+
+    It is used within `Inputs.freeze` of the teacher.
+
+    Args:
+        run: the unlearning run.
+        student: the model to change, a copy of the teacher.
+        params: a null in them takes the task's default.
+    """
+
+    def __init__(self, run: Unlearning, student: PairModel, params: MultiDeleteParams) -> None:
+        self.run, self.student, self.params = run, student, params
+        defaults = RANKING if run.task.contrastive else CLASSIFICATION
+        self.weights = defaults.given(params)
+        self.truths = Truths(run.inputs)
+        self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
+        generator = torch.Generator().manual_seed(run.seed)
+        items_of, texts_of = self._unrelated(generator)
+        self.unrelated_readouts = self._by_draw(self.teacher.combined(items_of, texts_of))
+        if run.task.contrastive:
+            self.unrelated_cosines = self._by_draw(self.teacher.cosines(items_of, texts_of))
+        self.selection = ForgettingSelection(run, params.utility_drop, params.target, generator)
+
+    def _unrelated(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw K pairs (I_p, T_q) for each deleted pair: rows ``(K * F,)`` of p and of q."""
+        run, draws = self.run, self.params.draws
+        # D: what the model may know. Pairs forgotten before are no part of it.
+        pool = torch.cat([run.retain, run.forget])
+        items_of = run.forget.repeat(draws)
+        if self.params.unrelated == "dataset":
+            items_of = draw(pool, len(items_of), generator)
+        return items_of, unrelated_texts(self.truths, items_of, pool, generator)
+
+    def _by_draw(self, outputs: Tensor) -> Tensor:
+        """Return teacher outputs ``(K * F, ...)`` as ``(K, F, ...)``."""
+        return outputs.view(self.params.draws, len(self.run.forget), *outputs.shape[1:])
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Batch]:
+        """Cut D_f into batches, each with pairs of D_r that are sampled afresh in every epoch."""
+        del epoch
+        run, params = self.run, self.params
+        order = torch.randperm(len(run.forget), generator=generator)
+        parts = order.split(params.batch_size)
+        sizes = [max(round(params.retain_ratio * len(p)), params.least_retained) for p in parts]
+        retain = draw(run.retain, sum(sizes), generator).split(sizes)
+        forgotten = draw(run.forgotten, min(sum(sizes), len(run.forgotten)), generator)
+        kept = forgotten.tensor_split(len(parts))
+        return [
+            Batch(run.forget[part], part, rows, self._partners(rows, generator), earlier)
+            for part, rows, earlier in zip(parts, retain, kept, strict=True)
+        ]
+
+    def _partners(self, retain: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw another text of the batch for each item; one that got a true text keeps its own."""
+        partners = torch.randperm(len(retain), generator=generator)
+        wrong = self.truths.true(retain, retain[partners])
+        return torch.where(wrong, torch.arange(len(retain)), partners)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted terms L_MD, L_MKR and, where encoders are trained, L_UKR."""
+        rows = torch.cat([batch.forget, batch.retain, batch.forgotten])
+        item, text = self.run.inputs.encode(self.student, rows)
+        deleted = torch.arange(len(batch.forget))
+        kept = torch.arange(len(batch.forget), len(rows))
+        decoupling, retention = self._readout_terms(batch, item, text)
+        if self.weights.similarity or self.weights.kept_similarity:
+            unit = self.student.project(item, text)
+            decoupling = decoupling + self._cosine_decoupling(batch, deleted, *unit)
+            retention = retention + self._cosine_retention(rows, kept, *unit)
+        terms = {
+            "decoupling": self.weights.alpha * decoupling,
+            "multimodal_retention": self.weights.beta * retention,
+        }
+        if self.run.update == "all":  # under `fusion` the encoders cannot move
+            embeddings = torch.cat([item.pooled, text.pooled], dim=1)[: len(batch.forget)]
+            drift = unimodal_retention_loss(embeddings, self.teacher.unimodal(batch.forget))
+            terms["unimodal_retention"] = self.weights.gamma * drift
+        return terms
+
+    def _readout_terms(self, batch: Batch, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
+        """L_MD and L_MKR on the fused readouts, from one pass of the fusion module."""
+        deleted, retained = len(batch.forget), len(batch.retain)
+        pairs = torch.arange(len(batch))
+        items_at, texts_at = pairs, pairs
+        if self.weights.mismatched:
+            first = pairs[deleted : deleted + retained]
+            items_at = torch.cat([pairs, first])
+            texts_at = torch.cat([pairs, first[batch.partners]])
+        readouts = self.student.fuse(item.take(items_at), text.take(texts_at)).readout
+        unrelated = self.unrelated_readouts[:, batch.places]
+        decoupling = decoupling_loss(readouts[:deleted].expand_as(unrelated), unrelated)
+        known = self.teacher.readouts(torch.cat([batch.retain, batch.forgotten]))
+        retention = multimodal_retention_loss(readouts[deleted : len(pairs)], known)
+        if self.weights.mismatched:
+            wrong = self.teacher.combined(batch.retain, batch.retain[batch.partners])
+            mismatch = multimodal_retention_loss(readouts[len(pairs) :], wrong)
+            retention = retention + self.weights.mismatched * mismatch
+        return decoupling, retention
+
+    def _cosine_decoupling(
+        self, batch: Batch, deleted: Tensor, items: Tensor, texts: Tensor
+    ) -> Tensor:
+        """L_MD on the cosines of deleted pairs; items and texts are unit vectors ``(n, p)``."""
+        cosines = (items[deleted] * texts[deleted]).sum(dim=1)
+        unrelated = self.unrelated_cosines[:, batch.places]
+        return self.weights.similarity * similarity_decoupling_loss(
+            cosines.expand_as(unrelated), unrelated
+        )
+
+    def _cosine_retention(self, rows: Tensor, kept: Tensor, items: Tensor, texts: Tensor) -> Tensor:
+        """L_MKR on the cosines of every kept item with every kept text."""
+        cosines = items[kept] @ texts[kept].T
+        return self.weights.kept_similarity * similarity_retention_loss(
+            cosines, self.teacher.similarities(rows[kept])
+        )
+
+    def validate(self) -> float:
+        """Return the selection score of the student; see `ForgettingSelection`."""
+        return self.selection.score(self.student)
+
+    def schedule(self) -> Schedule:
+        """Return how long to train: passes over D_f, or more of them to reach the least steps."""
+        per_epoch = -(-len(self.run.forget) // self.params.batch_size)
+        epochs = max(self.weights.epochs, -(-self.weights.least_steps // per_epoch))
+        return Schedule(
+            epochs=epochs,
+            learning_rate=self.weights.learning_rate,
+            weight_decay=self.params.weight_decay,
+            validate_every=max(1, epochs // VALIDATIONS),
+        )
+
+
+def _never(family: str, task: str, update: Update) -> str | None:
+    del family, task, update
+    return None
+
+
+def _run(run: Unlearning) -> PairModel:
+    params = run.parameters_as(MultiDeleteParams)
+    student = run.student()
+    with ExitStack() as stack:
+        stack.enter_context(run.inputs.freeze(run.teacher))
+        if run.update == "fusion":
+            stack.enter_context(run.inputs.freeze(student))
+        objective = MultiDelete(run, student, params)
+        run.fit(student, objective, objective.schedule())
+    return student
+
+
+LIMITATIONS = (
+    (
+        "The association of each deleted pair is forgotten; what the model knows of the image, "
+        "graph or text on its own is kept on purpose."
+    ),
+    (
+        "The method is approximate: measurements support that the pairs are forgotten, and "
+        "nothing proves it."
+    ),
+    "A retained pair that repeats the item and text of a deleted one keeps their association.",
+)
+
+methods.register("multidelete")(
+    Method(
+        name="multidelete",
+        summary="Makes deleted pairs look unrelated to the model and keeps what it knows of each "
+        "modality and of all other pairs.",
+        guarantee="approximate",
+        scopes=frozenset({"association"}),
+        params=MultiDeleteParams,
+        refusal=_never,
+        limitations=LIMITATIONS,
+        run=_run,
+    )
+)

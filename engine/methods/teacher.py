@@ -1,0 +1,84 @@
+"""The original as the teacher of MultiDelete: each of its outputs is computed once and kept."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from engine.buffers import allocate
+from engine.families.base import PairModel
+from engine.inputs import Inputs
+
+CHUNK = 256
+"""Pairs in one pass of the teacher, which bounds its memory."""
+
+
+class Teacher:
+    """Outputs of a frozen model. Use it within ``inputs.freeze(model)``.
+
+    Args:
+        model: the original f, in evaluation mode.
+        inputs: its prepared pairs; rows index them.
+        check: called between passes; raises when the run must stop.
+    """
+
+    def __init__(self, model: PairModel, inputs: Inputs, check: Callable[[], None]) -> None:
+        self.model = model
+        self.inputs = inputs
+        self._check = check
+        self._known = torch.zeros(len(inputs), dtype=torch.bool)
+        self._readouts: Tensor | None = None
+
+    def readouts(self, rows: Tensor) -> Tensor:
+        """Return R(f(I, T)) ``(B, r)`` of true pairs ``rows`` ``(B,)``, computed on first use."""
+        missing = rows[~self._known[rows]].unique()
+        if len(missing):
+            made = self.combined(missing, missing).cpu()
+            if self._readouts is None:
+                self._readouts = allocate((len(self.inputs), made.shape[1]), made.dtype)
+            self._readouts[missing] = made
+            self._known[missing] = True
+        if self._readouts is None:
+            return torch.zeros(0, 0, device=self.model.device)
+        return self._readouts[rows].to(self.model.device)
+
+    @torch.no_grad()
+    def combined(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
+        """Return R(f(I_p, T_q)) ``(B, r)``: items of pairs ``items_of``, texts of ``texts_of``."""
+        parts = [
+            self.model.fuse(
+                self.inputs.encode_items(self.model, self.inputs.item_rows[p, 0]),
+                self.inputs.encode_texts(self.model, self.inputs.text_rows[q]),
+            ).readout
+            for p, q in self._chunks(items_of, texts_of)
+        ]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def cosines(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
+        """Return cos(I_p, T_q) ``(B,)`` of the same combinations, for families that rank by it."""
+        parts = []
+        for p, q in self._chunks(items_of, texts_of):
+            items, texts = self.model.project(
+                self.inputs.encode_items(self.model, self.inputs.item_rows[p, 0]),
+                self.inputs.encode_texts(self.model, self.inputs.text_rows[q]),
+            )
+            parts.append((items * texts).sum(dim=1))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def similarities(self, rows: Tensor) -> Tensor:
+        """Return the cosines ``(B, B)`` of every item with every text of pairs ``rows``."""
+        items, texts = self.model.project(*self.inputs.encode(self.model, rows))
+        return items @ texts.T
+
+    @torch.no_grad()
+    def unimodal(self, rows: Tensor) -> Tensor:
+        """Return [f_V(I); f_L(T)] ``(B, d)`` of pairs ``rows`` ``(B,)``."""
+        item, text = self.inputs.encode(self.model, rows)
+        return torch.cat([item.pooled, text.pooled], dim=1)
+
+    def _chunks(self, items_of: Tensor, texts_of: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for p, q in zip(items_of.split(CHUNK), texts_of.split(CHUNK), strict=True):
+            self._check()
+            yield p, q

@@ -1,0 +1,105 @@
+"""What a task is: a training loss, a score of a pair, an output distribution and a test metric."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from engine.registry import Registry
+from engine.spec import Metric, Modality
+
+if TYPE_CHECKING:
+    from engine.data.pairs import PairDataset
+    from engine.families.base import PairModel
+    from engine.inputs import Inputs
+
+
+class TrainingRecipe(BaseModel):
+    """How an original is trained (and retrained): the task's loss on its training split."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.1, ge=0, le=1, description="share of the steps")
+    patience: int | None = Field(
+        default=None, description="epochs without a better validation score"
+    )
+
+
+class Task(ABC):
+    """One task. ``rows`` are indices into `Inputs`, the prepared pairs of a data set."""
+
+    name: ClassVar[str]
+    modalities: ClassVar[tuple[Modality, ...]]
+    contrastive: ClassVar[bool] = False
+    """Whether it needs a family with `project`."""
+    recipe: ClassVar[type[TrainingRecipe]] = TrainingRecipe
+
+    @classmethod
+    def refusal(cls, family: "type[PairModel]") -> str | None:
+        """Return why ``family`` cannot do this task, or None when it can."""
+        if family.modality not in cls.modalities:
+            wanted = " or ".join(cls.modalities)
+            return f"{cls.name} needs {wanted} data, and {family.family} reads {family.modality}s"
+        if cls.contrastive and not family.contrastive:
+            return f"{cls.name} ranks by a similarity, and {family.family} has none"
+        return None
+
+    @abstractmethod
+    def check(self, dataset: "PairDataset") -> None:
+        """Raise `InvalidSpec` or `DataError` when the data set does not fit the task."""
+
+    def batches(
+        self, inputs: "Inputs", rows: Tensor, batch_size: int, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Cut one epoch over ``rows`` ``(N,)`` into shuffled batches ``(<= batch_size + 1,)``."""
+        del inputs  # a task that looks at its pairs overrides this
+        return cut(rows[torch.randperm(len(rows), generator=generator)], batch_size)
+
+    def validate(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> float:
+        """Return a score on validation ``rows`` that compares epochs; higher is better.
+
+        It may be cheaper than `utility`, and is in points of 100.
+        """
+        value = self.utility(model, inputs, rows)[0].value
+        return float("-inf") if value is None else value
+
+    @abstractmethod
+    def loss(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> dict[str, Tensor]:
+        """Return terms of the training loss on pairs ``rows`` ``(B,)``, to be summed."""
+
+    @abstractmethod
+    def outputs(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> Tensor:
+        """Return ``(B, C)`` probabilities, the black-box output that a membership attack sees."""
+
+    @abstractmethod
+    def scores(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> Tensor:
+        """Return ``(B,)``: how related the model thinks each pair is (engine: "pair score")."""
+
+    @abstractmethod
+    def utility(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> list[Metric]:
+        """Measure the model on ``rows`` ``(N,)``; the first metric is D_test, in points of 100.
+
+        The metrics say moment ``after`` and subset ``test``; a caller that measures something else
+        changes these two with `Metric.model_copy`.
+        """
+
+
+def cut(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Cut ``rows`` ``(N,)`` into batches of ``batch_size``.
+
+    A last batch of one row joins the batch before it: one pair alone has no negative.
+    """
+    batches = list(rows.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return iter(batches)
+
+
+tasks: Registry[type[Task]] = Registry("tasks")

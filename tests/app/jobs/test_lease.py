@@ -1,0 +1,169 @@
+"""Claims, leases, fencing: who may write, and what the reaper does."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from app.core.db import Database
+from app.jobs import endings, lease
+from app.jobs.errors import CancelRequested, LeaseLost
+from app.jobs.lease import Lease
+from app.jobs.reaper import Reaper
+from app.jobs.start import start
+from app.jobs.tables import Attempt, Job
+from tests.app.deletions.deletion_rows import Rows
+
+SHORT = 0.3
+
+
+def _claim(rows: Rows, job_id: str, worker: str = "one", seconds: float = 60) -> Lease | None:
+    with rows.database.transaction() as session:
+        return start(session, job_id, worker, seconds=seconds, max_attempts=3)
+
+
+def _held(rows: Rows, job_id: str, seconds: float = 60) -> Lease:
+    held = _claim(rows, job_id, seconds=seconds)
+    assert held is not None
+    return held
+
+
+def _job(rows: Rows, job_id: str) -> Job:
+    with rows.database.transaction() as session:
+        return session.get_one(Job, job_id)
+
+
+@pytest.fixture
+def reaper(rows: Rows) -> Iterator[Reaper]:
+    return Reaper(rows.database, rows.queue, rows.signer, redispatch_seconds=60)
+
+
+def test_a_job_is_claimed_once(rows: Rows) -> None:
+    job_id = rows.training()
+    assert _claim(rows, job_id) is not None
+    assert _claim(rows, job_id, "two") is None
+
+
+def test_of_many_workers_one_gets_the_job(rows: Rows) -> None:
+    job_id = rows.training()
+    claims: list[Lease | None] = []
+    threads = [
+        threading.Thread(target=lambda n=n: claims.append(_claim(rows, job_id, f"worker {n}")))
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claims) == 8
+    assert sum(claim is not None for claim in claims) == 1
+    assert rows.leaves(job_id) == ["job_started"]
+
+
+def test_a_second_worker_cannot_record_a_result(rows: Rows, reaper: Reaper) -> None:
+    job_id = rows.training()
+    slow = _held(rows, job_id, seconds=SHORT)
+    time.sleep(SHORT * 1.5)
+    reaper.tick()
+    fast = _claim(rows, job_id, "two")
+    assert fast is not None
+    with pytest.raises(LeaseLost), rows.database.transaction() as session:
+        lease.hold(session, slow)
+    with rows.database.transaction() as session:
+        assert lease.hold(session, fast).worker == "two"
+
+
+def test_a_lease_that_ran_out_gives_no_right_even_if_nobody_took_over(rows: Rows) -> None:
+    held = _held(rows, rows.training(), seconds=SHORT)
+    time.sleep(SHORT * 1.5)
+    with pytest.raises(LeaseLost), rows.database.transaction() as session:
+        lease.hold(session, held)
+    with pytest.raises(LeaseLost), rows.database.transaction() as session:
+        lease.renew(session, held)
+
+
+def test_a_renewed_lease_lives_on_and_writes_progress(rows: Rows, reaper: Reaper) -> None:
+    job_id = rows.training()
+    held = _held(rows, job_id, seconds=SHORT)
+    for step in range(4):
+        time.sleep(SHORT / 2)
+        with rows.database.transaction() as session:
+            lease.renew(session, held, {"phase": "train", "step": step})
+        reaper.tick()
+    assert _job(rows, job_id).status == "preparing"
+    assert _job(rows, job_id).progress == {"phase": "train", "step": 3}
+
+
+def test_a_silent_workers_job_is_tried_again_and_fails_after_the_last_attempt(
+    rows: Rows, reaper: Reaper
+) -> None:
+    job_id = rows.training()
+    for attempt in (1, 2, 3):
+        _held(rows, job_id, seconds=0.05)
+        time.sleep(0.1)
+        reaper.tick()
+        job = _job(rows, job_id)
+        assert job.attempts == attempt
+        assert job.status == ("queued" if attempt < 3 else "failed")
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+    with rows.database.transaction() as session:
+        outcomes = [session.get_one(Attempt, (job_id, n)).outcome for n in (1, 2, 3)]
+    assert outcomes == ["worker_lost", "worker_lost", "failed"]
+    assert rows.leaves(job_id) == ["job_started"]
+
+
+def test_two_reapers_reap_a_job_once(rows: Rows, reaper: Reaper) -> None:
+    job_id = rows.training()
+    _held(rows, job_id, seconds=0.05)
+    time.sleep(0.1)
+    threads = [threading.Thread(target=reaper.tick) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _job(rows, job_id).status == "queued"
+    assert _job(rows, job_id).attempts == 1
+
+
+def test_a_job_that_is_put_back_keeps_its_attempts(rows: Rows) -> None:
+    job_id = rows.training()
+    held = _held(rows, job_id)
+    with rows.database.transaction() as session:
+        endings.requeue(session, lease.hold(session, held), "released", "stopped", counted=False)
+    assert _job(rows, job_id).attempts == 0
+    assert _job(rows, job_id).status == "queued"
+
+
+def test_a_job_to_be_cancelled_is_held_by_nobody_but_its_canceller(rows: Rows) -> None:
+    job_id = rows.training()
+    held = _held(rows, job_id)
+    with rows.database.transaction() as session:
+        job = session.get_one(Job, job_id)
+        job.cancel_requested, job.status = True, "cancelling"
+    with rows.database.transaction() as session:
+        assert lease.renew(session, held) is True
+    with pytest.raises(CancelRequested), rows.database.transaction() as session:
+        lease.move(session, held, "running")
+    with rows.database.transaction() as session:
+        assert lease.hold(session, held, even_if_cancelled=True).job_id == job_id
+
+
+def test_what_was_never_announced_is_announced_and_then_rests(
+    rows: Rows, database: Database
+) -> None:
+    job_id = rows.training()
+
+    def due(seconds: float) -> list[str]:
+        with database.transaction() as session:
+            return lease.due(session, seconds)
+
+    assert due(60) == [job_id]
+    assert due(60) == []
+    time.sleep(0.1)
+    assert due(0.05) == [job_id]
+    time.sleep(0.06)
+    assert due(0.05) == []  # the pause doubles
+    _held(rows, job_id)
+    assert due(0.0) == []

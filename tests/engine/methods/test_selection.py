@@ -1,0 +1,33 @@
+from collections.abc import Callable
+
+import torch
+
+from engine.methods.selection import ForgettingSelection, rank
+from engine.unlearning import Unlearning
+
+
+def test_a_student_that_forgot_more_wins_within_the_tolerance() -> None:
+    assert rank(0.9, 30, tolerance=1, target=25) > rank(-0.5, 40, tolerance=1, target=25)
+
+
+def test_a_student_that_lost_too_much_comes_after_every_other() -> None:
+    assert rank(1.1, 25, tolerance=1, target=25) < rank(1.0, 60, tolerance=1, target=25)
+    assert rank(3.0, 25, tolerance=1, target=25) < rank(2.0, 90, tolerance=1, target=25)
+
+
+def test_beyond_the_target_utility_decides() -> None:
+    assert rank(0.1, 24, tolerance=1, target=25) > rank(0.9, 3, tolerance=1, target=25)
+
+
+def test_the_teacher_itself_scores_as_one_that_lost_and_forgot_nothing(
+    unlearn: Callable[..., Unlearning],
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    found = selection.score(run.teacher)
+    deleted = run.task.scores(run.teacher, run.inputs, selection.deleted)
+    retained = run.task.scores(run.teacher, run.inputs, selection.retained)
+    wins = (retained[:, None] > deleted[None]).double()
+    ties = (retained[:, None] == deleted[None]).double()
+    auc = float((wins + ties / 2).mean())
+    torch.testing.assert_close(found, 100 - max(25.0, 100 * (1 - auc)), rtol=0, atol=1e-6)

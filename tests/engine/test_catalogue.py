@@ -1,0 +1,112 @@
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import engine
+from engine.catalogue import catalogue, render
+from engine.families import families
+from engine.methods import methods
+from engine.tasks import tasks
+
+COMMITTED = Path(engine.__file__).parents[1] / "app" / "registry" / "catalogue.json"
+
+
+@pytest.fixture(scope="module")
+def content() -> dict:
+    return catalogue()
+
+
+def test_the_file_that_the_service_serves_is_current() -> None:
+    assert COMMITTED.read_text(encoding="utf-8") == render(), (
+        "run: python -m engine.catalogue > app/registry/catalogue.json"
+    )
+
+
+def test_the_command_prints_the_catalogue_as_json(content: dict) -> None:
+    command = [sys.executable, "-m", "engine.catalogue"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert json.loads(printed) == content
+
+
+def test_every_registered_component_is_in_the_catalogue(content: dict) -> None:
+    assert list(content["families"]) == list(families)
+    assert list(content["tasks"]) == list(tasks)
+    assert list(content["methods"]) == list(methods)
+    assert {"albef", "gcn_bert"} <= set(content["families"])
+    assert {"retrieval", "graph_text"} <= set(content["tasks"])
+    assert {"multidelete", "retrain", "finetune"} <= set(content["methods"])
+
+
+def test_every_component_has_a_summary(content: dict) -> None:
+    for kind in ("families", "tasks", "methods", "metrics"):
+        for name, entry in content[kind].items():
+            assert len(entry["summary"]) > 15, name
+
+
+def test_every_schema_is_valid_and_refuses_unknown_parameters(content: dict) -> None:
+    schemas = [
+        *(entry["config_schema"] for entry in content["families"].values()),
+        *(entry["recipe_schema"] for entry in content["tasks"].values()),
+        *(entry["params_schema"] for entry in content["methods"].values()),
+    ]
+    for schema in schemas:
+        jsonschema.Draft202012Validator.check_schema(schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"no such parameter": 1}, schema)
+
+
+def test_the_tiny_configuration_of_a_family_fits_its_schema(content: dict) -> None:
+    for entry in content["families"].values():
+        jsonschema.validate(entry["tiny_config"], entry["config_schema"])
+
+
+def test_each_combination_of_family_task_and_update_is_answered_once(content: dict) -> None:
+    expected = {
+        (family, task, update)
+        for family in content["families"]
+        for task in content["tasks"]
+        for update in ("all", "fusion")
+    }
+    for entry in content["methods"].values():
+        answers = [(row["family"], row["task"], row["update"]) for row in entry["applies"]]
+        assert Counter(answers) == Counter(expected)
+
+
+def test_a_family_without_similarity_or_of_another_modality_has_a_reason(content: dict) -> None:
+    combinations = {(row["family"], row["task"]) for row in content["combinations"]}
+    assert {("albef", "retrieval"), ("gcn_bert", "graph_text")} <= combinations
+    assert ("gcn_bert", "retrieval") not in combinations
+    for entry in content["methods"].values():
+        for row in entry["applies"]:
+            if (row["family"], row["task"]) not in combinations:
+                assert row["reason"]
+
+
+def test_retraining_refuses_to_update_the_fusion_module_alone(content: dict) -> None:
+    rows = content["methods"]["retrain"]["applies"]
+    reasons = {(row["family"], row["task"], row["update"]): row["reason"] for row in rows}
+    assert reasons["albef", "retrieval", "all"] is None
+    assert reasons["albef", "retrieval", "fusion"]
+
+
+def test_multidelete_applies_to_every_combination(content: dict) -> None:
+    combinations = {(row["family"], row["task"]) for row in content["combinations"]}
+    for row in content["methods"]["multidelete"]["applies"]:
+        if (row["family"], row["task"]) in combinations:
+            assert row["reason"] is None
+
+
+def test_every_metric_is_named_with_its_direction(content: dict) -> None:
+    directions = {name: entry["direction"] for name, entry in content["metrics"].items()}
+    assert directions == {
+        "d_f": "lower",
+        "mi_attack_auc": "near_half",
+        "mi_ratio": "higher",
+        "mi_tpr_at_1pct_fpr": "lower",
+        "unseen_auc": "near_half",
+    }
