@@ -4,12 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine import RunSpec, run
 from engine.data.digits import write_digits
 from engine.families import families
 
@@ -28,12 +28,14 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def start(tmp_path: Path, spec: dict[str, Any], name: str = "out") -> subprocess.Popen[str]:
+def start(tmp_path: Path, spec: dict[str, Any]) -> subprocess.Popen[str]:
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(spec), encoding="utf-8")
-    command = [sys.executable, "-m", "engine", str(path), str(tmp_path / name)]
+    command = [sys.executable, "-m", "engine", str(path), str(tmp_path / "out")]
     return subprocess.Popen(
-        [*command, "--state", str(tmp_path / "state")], stdout=subprocess.PIPE, text=True
+        [*command, "--state", str(tmp_path / "state"), "--save-every", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -63,19 +65,29 @@ def test_an_error_is_told_with_its_code(tmp_path: Path, spec: dict[str, Any]) ->
 def test_a_killed_run_goes_on_in_a_new_process_to_the_same_bytes(
     tmp_path: Path, spec: dict[str, Any], number: signal.Signals
 ) -> None:
-    long = {**spec, "training": {"epochs": 400, "batch_size": 16, "patience": 400}}
+    long = {**spec, "training": {"epochs": 60, "batch_size": 16}}
     process = start(tmp_path, long)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if json.loads(line)["progress"]["phase"] == "train":
-            break
-    time.sleep(0.5)
+    _wait_for_training(process)
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
-    short = {**spec, "training": {"epochs": 4, "batch_size": 16}}
-    again, other = start(tmp_path, short), None
-    told = lines(again)
-    other = start(tmp_path, short, "other")
-    assert lines(other)[-1]["result"]["weights_sha256"] == told[-1]["result"]["weights_sha256"]
+    assert (tmp_path / "state" / "train.safetensors").is_file()
+    assert list((tmp_path / "out").iterdir()) == []
+    resumed = lines(start(tmp_path, long))
+    whole = run(RunSpec.model_validate(long), tmp_path / "whole")
+    assert resumed[-1]["result"]["weights_sha256"] == whole.weights_sha256
+    assert _first_step(resumed) > 3  # steps of an epoch
+
+
+def _wait_for_training(process: subprocess.Popen[str]) -> None:
+    """Return when at least one epoch is complete and the run is not."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)["progress"]
+        if event["phase"] == "train" and event["step"] > 6:
+            return
+
+
+def _first_step(told: list[dict[str, Any]]) -> int:
+    events = [line["progress"] for line in told if "progress" in line]
+    return next(event["step"] for event in events if event["phase"] == "train")

@@ -1,0 +1,127 @@
+"""``/v1/deletion-requests``."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy import select
+
+from app.auth.service import Caller, require
+from app.core.db import SessionDep
+from app.core.etags import NOT_MODIFIED, conditional
+from app.core.idempotency import KeyInUse, KeyReused, OnceDep
+from app.core.paging import Page, PagingDep
+from app.core.problems import problems
+from app.datasets.errors import DatasetNotFound
+from app.deletions import service
+from app.deletions.completion import OPEN
+from app.deletions.errors import (
+    DatasetNotReady,
+    MethodRefused,
+    NothingLeft,
+    NothingToRetry,
+    NotLearned,
+    RequestEnded,
+    RequestNotFound,
+    UnknownTargets,
+)
+from app.deletions.schemas import NewRequest, RequestView, Status
+from app.deletions.service import Services
+from app.deletions.tables import DeletionRequest
+from app.registry.errors import ParametersInvalid, UnknownComponent
+
+router = APIRouter(prefix="/deletion-requests", tags=["deletion requests"])
+Reader = Annotated[Caller, Depends(require("deletions:read"))]
+Writer = Annotated[Caller, Depends(require("deletions:write"))]
+_POLL = {"Retry-After": "5"}
+
+
+def _services(request: Request) -> Services:
+    return Services(request.app.state.queue, request.app.state.signer)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=RequestView,
+    responses=problems(
+        DatasetNotFound,
+        DatasetNotReady,
+        UnknownTargets,
+        NotLearned,
+        NothingLeft,
+        MethodRefused,
+        UnknownComponent,
+        ParametersInvalid,
+        KeyInUse,
+        KeyReused,
+    ),
+)
+def submit_request(
+    new: NewRequest, caller: Writer, session: SessionDep, once: OnceDep, services: ServicesDep
+) -> Response:
+    """File a deletion request: workers unlearn its pairs on every version that learned them.
+
+    Where nothing has to be unlearned it is completed at once. Scope: deletions:write.
+    """
+    view = service.submit(session, services, caller.token_id, new)
+    place = f"/v1/deletion-requests/{view.request_id}"
+    return once.answer(202, view, {"Location": place, **_POLL})
+
+
+@router.get("")
+def list_requests(
+    _: Reader,
+    session: SessionDep,
+    paging: PagingDep,
+    status: Annotated[Status | None, Query(description="Only requests in this state.")] = None,
+    dataset_id: Annotated[
+        str | None, Query(max_length=40, description="Only requests about this dataset.")
+    ] = None,
+) -> Page[RequestView]:
+    """List deletion requests, newest first. Scope: deletions:read."""
+    query = select(DeletionRequest)
+    if status is not None:
+        query = query.where(DeletionRequest.status == status)
+    if dataset_id is not None:
+        query = query.where(DeletionRequest.dataset_id == dataset_id)
+    page = paging.page(session, query, DeletionRequest.request_id, lambda request: request)
+    jobs = service.jobs_of(session, [request.request_id for request in page.items])
+    views = [service.view_of(request, jobs[request.request_id]) for request in page.items]
+    return Page(items=views, next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/{request_id}",
+    response_model=RequestView,
+    responses=NOT_MODIFIED | problems(RequestNotFound),
+)
+def read_request(request_id: str, _: Reader, session: SessionDep, request: Request) -> Response:
+    """Read a deletion request: status, deadline, jobs. Scope: deletions:read."""
+    view = service.read(session, request_id)
+    return conditional(request, view, _POLL if view.status in OPEN else {})
+
+
+@router.delete("/{request_id}", status_code=204, responses=problems(RequestNotFound, RequestEnded))
+def withdraw_request(
+    request_id: str, caller: Writer, session: SessionDep, services: ServicesDep
+) -> None:
+    """Withdraw a deletion request that is not completed. Scope: deletions:write."""
+    service.withdraw(session, services, caller.token_id, request_id)
+
+
+@router.post(
+    "/{request_id}/retry",
+    status_code=202,
+    response_model=RequestView,
+    responses=problems(RequestNotFound, NothingToRetry, KeyInUse, KeyReused),
+)
+def retry_request(
+    request_id: str, _: Writer, session: SessionDep, once: OnceDep, services: ServicesDep
+) -> Response:
+    """Try again what failed of a request that needs attention. Scope: deletions:write."""
+    view = service.retry(session, services, request_id)
+    place = f"/v1/deletion-requests/{request_id}"
+    return once.answer(202, view, {"Location": place, **_POLL})

@@ -1,0 +1,127 @@
+"""Bodies of the deletion-request endpoints."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+PairId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Status = Literal[
+    "pending", "in_progress", "needs_attention", "on_hold", "completed", "denied", "cancelled"
+]
+_EXAMPLE: dict[str, Any] = {
+    "dataset_id": "ds_01k0c8m5e2x7v9t3r6w4y1z8q5",
+    "targets": {"pair_ids": ["1017-2"], "item_ids": ["1000092795.jpg"]},
+    "method": "multidelete",
+    "reason": "consent withdrawn",
+}
+
+
+class Targets(BaseModel):
+    """What must be forgotten: pairs named one by one, by image or graph, or by text; united."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pair_ids: list[PairId] = Field(default=[], description="Ids of pairs.", max_length=5_000_000)
+    item_ids: list[ItemId] = Field(
+        default=[], description="Every pair of these images or graphs.", max_length=5_000_000
+    )
+    text_ids: list[PairId] = Field(
+        default=[], description="Every pair of these texts.", max_length=5_000_000
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> "Targets":
+        if not (self.pair_ids or self.item_ids or self.text_ids):
+            raise ValueError("name at least one pair, item or text")
+        return self
+
+    def distinct(self) -> dict[str, list[str]]:
+        """Return kind -> ids, each once, without empty kinds."""
+        kinds = {"pair_ids": self.pair_ids, "item_ids": self.item_ids, "text_ids": self.text_ids}
+        return {kind: list(dict.fromkeys(ids)) for kind, ids in kinds.items() if ids}
+
+
+class NewRequest(BaseModel):
+    """A deletion request: what must be forgotten, on which versions, how."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+
+    dataset_id: str = Field(max_length=40)
+    targets: Targets
+    versions: list[Annotated[str, StringConstraints(max_length=40)]] | None = Field(
+        default=None,
+        description="Versions whose lineages must forget; omitted: every one that learned from the dataset.",
+        min_length=1,
+        max_length=1000,
+    )
+    method: str = Field(default="multidelete", max_length=40, description="See GET /v1/catalogue.")
+    update: Literal["all", "fusion"] = Field(
+        default="all", description="Which weights may change: all, or the fusion module alone."
+    )
+    params: dict[str, Any] = Field(default={}, description="Parameters of the method.")
+    objective: Literal["decouple"] = Field(
+        default="decouple", description="Deleted pairs are to look unrelated."
+    )
+    scope: Literal["association", "unimodal", "full"] = Field(
+        default="association",
+        description="What must go: the tie between item and text, or also what was learned from each.",
+    )
+    reason: str | None = Field(default=None, max_length=2000, description="Kept out of the ledger.")
+
+
+class RequestJobView(BaseModel):
+    """A job that works for a request."""
+
+    job_id: str
+    status: str
+    relation: Literal["forget", "awaits"] = Field(
+        description="`awaits`: a training that was running; its version will be given a job of its own."
+    )
+    lineage_id: str
+    input_version_id: str | None = None
+    output_version_id: str | None = None
+
+
+class Links(BaseModel):
+    """Where the outcome of a request is."""
+
+    audit: str
+    report: str
+    certificate: str
+
+
+class RequestView(BaseModel):
+    """A deletion request."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    request_id: str
+    dataset_id: str
+    status: Status
+    status_reason: str | None = None
+    submitted_time: datetime
+    deadline: datetime = Field(description="One calendar month after submission.")
+    completed_time: datetime | None = None
+    pair_count: int = Field(description="Distinct pairs that the targets name.")
+    already_forgotten_count: int = Field(description="Of these, named by earlier requests.")
+    not_trained_count: int = Field(
+        description="Of these, in no training split: nothing to unlearn."
+    )
+    met_by_request_id: str | None = None
+    versions: list[str] | None = None
+    method: str
+    update: str
+    params: dict[str, Any]
+    objective: str
+    scope: str
+    reason: str | None = None
+    jobs: list[RequestJobView] = []
+    links: Links
+
+
+def links_of(request_id: str) -> Links:
+    """Return the places of a request's audit, report and certificate."""
+    base = f"/v1/audit/requests/{request_id}"
+    return Links(audit=base, report=f"{base}/report", certificate=f"{base}/certificate")

@@ -1,0 +1,264 @@
+"""The rules of deletion requests: what is accepted, withdrawal, another try."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select, text
+from sqlalchemy.orm import Session
+
+from app.datasets.errors import DatasetNotFound
+from app.deletions import intake, methods, queries
+from app.deletions.completion import OPEN, complete
+from app.deletions.errors import (
+    DatasetNotReady,
+    NothingLeft,
+    NothingToRetry,
+    NotLearned,
+    RequestEnded,
+    RequestNotFound,
+    UnknownTargets,
+)
+from app.deletions.queries import Resolved
+from app.deletions.schemas import NewRequest, RequestJobView, RequestView, links_of
+from app.deletions.tables import DeletionRequest, RequestJob
+from app.jobs.queue import Queue
+from app.jobs.service import enqueue_unlearning, request_cancel
+from app.jobs.tables import Job
+from app.ledger import log
+from app.ledger.records import RequestWithdrawn
+from app.ledger.tree_head import Signer
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a request needs beside the database: the queue, and who signs certificates."""
+
+    queue: Queue
+    signer: Signer
+
+
+def submit(session: Session, services: Services, token_id: str, new: NewRequest) -> RequestView:
+    """Accept a deletion request: request, pairs, jobs and ledger leaf in the caller's transaction.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        DatasetNotReady: it has no manifest yet.
+        UnknownTargets, NotLearned, MethodRefused, NothingLeft: nothing was recorded.
+    """
+    methods.check(new.method, new.params, new.scope)
+    found = _resolve(session, new)
+    _check_targets(new, found)
+    if found.train_count and found.named_total + len(found.pair_ids) >= found.train_total:
+        _check_rest(session, new.dataset_id, found)
+    lines = [line for line in found.lines if line.open]
+    trainings = found.trainings if found.train_count else []
+    for line in [*lines, *trainings]:
+        methods.check_family(new.method, line.family, line.task, new.update)
+    view = intake.record(session, services.queue, token_id, new, found, lines, trainings)
+    return view if view.jobs else _complete_at_once(session, services.signer, view, found)
+
+
+def _resolve(session: Session, new: NewRequest) -> Resolved:
+    targets, meeting = new.targets.distinct(), methods.meeting(new.scope)
+    found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)
+    if found.training:  # it may start or end at this very moment
+        queries.hold_dataset(session, new.dataset_id)
+        found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)
+    if found.status is None:
+        raise DatasetNotFound(new.dataset_id)
+    if found.status != "ready":
+        raise DatasetNotReady(
+            f"Dataset {new.dataset_id} has no pairs yet: put its manifest first"
+            f" (PUT /v1/datasets/{new.dataset_id}/pairs)."
+        )
+    return found
+
+
+def _check_targets(new: NewRequest, found: Resolved) -> None:
+    if found.unknown:
+        raise UnknownTargets(new.dataset_id, found.unknown)
+    known = {version for line in found.lines for version in line.versions}
+    strange = sorted(set(new.versions or ()) - known)
+    if strange:
+        raise NotLearned(
+            f"{len(strange)} of the listed versions did not learn from dataset {new.dataset_id} or are not"
+            f" ready: {', '.join(strange[:20])}. Leave `versions` out to reach every version that did.",
+            pointers=[{"pointer": "#/versions", "detail": "did not learn from the dataset"}],
+        )
+
+
+def _check_rest(session: Session, dataset_id: str, found: Resolved) -> None:
+    if not queries.anything_left(session, dataset_id, found.pair_ids):
+        raise NothingLeft(
+            f"Together with earlier requests these {len(found.pair_ids)} pairs are all of the training pairs"
+            f" of dataset {dataset_id}: nothing would be left to retain. Retire the model, or name fewer.",
+            pointers=[{"pointer": "#/targets", "detail": "covers the whole training set"}],
+        )
+
+
+def _complete_at_once(
+    session: Session, signer: Signer, view: RequestView, found: Resolved
+) -> RequestView:
+    """Complete a request that has nothing to wait for: never trained on, or forgotten before."""
+    request = session.get_one(DeletionRequest, view.request_id)
+    if found.train_count and found.already_named == len(found.pair_ids):
+        met_by = queries.covering_request(session, request.dataset_id, found.pair_ids)
+        request.met_by_request_id = met_by
+    complete(session, signer, request)
+    return view_of(request, [])
+
+
+def view_of(request: DeletionRequest, jobs: Sequence[RequestJobView]) -> RequestView:
+    """Return what a caller sees of a request."""
+    names = set(RequestView.model_fields) - {"jobs", "links"}
+    fields = {name: getattr(request, name) for name in names}
+    return RequestView(**fields, jobs=list(jobs), links=links_of(request.request_id))
+
+
+def jobs_of(session: Session, request_ids: Sequence[str]) -> dict[str, list[RequestJobView]]:
+    """Return request -> the jobs that work or worked for it, oldest first."""
+    query = (
+        select(RequestJob.request_id, RequestJob.relation, Job)
+        .join(Job, Job.job_id == RequestJob.job_id)
+        .where(RequestJob.request_id.in_(request_ids), RequestJob.relation != "excluded")
+        .order_by(Job.job_id)
+    )
+    found: dict[str, list[RequestJobView]] = {request_id: [] for request_id in request_ids}
+    for request_id, relation, job in session.execute(query):
+        view = RequestJobView(
+            job_id=job.job_id,
+            status=job.status,
+            relation=relation,
+            lineage_id=job.lineage_id,
+            input_version_id=job.input_version_id,
+            output_version_id=job.output_version_id,
+        )
+        found[request_id].append(view)
+    return found
+
+
+def read(session: Session, request_id: str) -> RequestView:
+    """Return a request with its jobs.
+
+    Raises:
+        RequestNotFound: no request has this id.
+    """
+    request = _get(session, request_id)
+    return view_of(request, jobs_of(session, [request_id])[request_id])
+
+
+def _get(session: Session, request_id: str, *, lock: bool = False) -> DeletionRequest:
+    query = select(DeletionRequest).where(DeletionRequest.request_id == request_id)
+    if lock:
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    request = session.scalar(query)
+    if request is None:
+        raise RequestNotFound(
+            f"No deletion request has the id {request_id!r}; GET /v1/deletion-requests lists all of them."
+        )
+    return request
+
+
+def withdraw(session: Session, services: Services, token_id: str, request_id: str) -> None:
+    """Withdraw a request: it leaves its waiting jobs, and jobs that nobody else needs are cancelled.
+
+    A running job that others need goes on, and the pairs are forgotten with it.
+
+    Raises:
+        RequestNotFound: no request has this id.
+        RequestEnded: it is completed, denied or withdrawn already.
+    """
+    _get(session, request_id)
+    jobs = _lock_jobs(session, request_id)
+    request = _get(session, request_id, lock=True)
+    if request.status not in (*OPEN, "on_hold"):
+        raise RequestEnded(
+            f"Request {request_id} is {request.status}; it cannot be withdrawn any more."
+        )
+    request.status = "cancelled"
+    request.status_reason = "withdrawn by the caller"
+    request.completed_time = None
+    session.flush()
+    for job in jobs:
+        _leave(session, services.signer, request_id, job)
+    log.append(session, RequestWithdrawn(request_id=request_id, token_id=token_id))
+
+
+def _lock_jobs(session: Session, request_id: str) -> Sequence[Job]:
+    """Lock the open unlearning jobs of a request; jobs come before requests wherever both are locked."""
+    query = (
+        select(Job)
+        .join(RequestJob, RequestJob.job_id == Job.job_id)
+        .where(
+            RequestJob.request_id == request_id,
+            RequestJob.relation == "forget",
+            Job.finished_time.is_(None),
+        )
+        .order_by(Job.job_id)
+        .with_for_update(of=Job, key_share=True)
+    )
+    return session.scalars(query).all()
+
+
+def _leave(session: Session, signer: Signer, request_id: str, job: Job) -> None:
+    others = (
+        select(func.count())
+        .select_from(RequestJob)
+        .join(DeletionRequest, DeletionRequest.request_id == RequestJob.request_id)
+    )
+    needed = session.scalar(
+        others.where(
+            RequestJob.job_id == job.job_id, DeletionRequest.status.in_((*OPEN, "on_hold"))
+        )
+    )
+    if not needed:
+        request_cancel(session, signer, job, "its last deletion request was withdrawn")
+    elif job.status == "queued":
+        session.execute(
+            delete(RequestJob).where(
+                RequestJob.request_id == request_id, RequestJob.job_id == job.job_id
+            )
+        )
+
+
+_UNMET = text(
+    """
+    SELECT DISTINCT ON (job.lineage_id) job.lineage_id, job.model_id
+    FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id)
+    WHERE link.request_id = :request_id AND link.relation = 'forget'
+      AND NOT EXISTS (
+        SELECT 1 FROM deletion_request_jobs AS again JOIN jobs AS other USING (job_id)
+        WHERE again.request_id = link.request_id AND again.relation = 'forget'
+          AND other.lineage_id = job.lineage_id
+          AND (other.status = 'succeeded' OR other.finished_time IS NULL))
+    ORDER BY job.lineage_id
+    """
+)
+
+
+def retry(session: Session, services: Services, request_id: str) -> RequestView:
+    """Give a request that needs attention new jobs for the lineages whose jobs failed.
+
+    Raises:
+        RequestNotFound: no request has this id.
+        NothingToRetry: it does not need attention.
+    """
+    request = _get(session, request_id, lock=True)
+    if request.status != "needs_attention":
+        raise NothingToRetry(
+            f"Request {request_id} is {request.status}; only one that needs attention can be tried again."
+        )
+    for lineage_id, model_id in session.execute(_UNMET, {"request_id": request_id}).all():
+        job = enqueue_unlearning(
+            session,
+            services.queue,
+            model_id=model_id,
+            dataset_id=request.dataset_id,
+            lineage_id=lineage_id,
+            spec=intake.job_spec(request),
+        )
+        session.add(RequestJob(request_id=request_id, job_id=job.job_id, relation="forget"))
+    request.status = "pending"
+    request.status_reason = None
+    session.flush()
+    return read(session, request_id)

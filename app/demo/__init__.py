@@ -1,0 +1,1 @@
+"""``lethe demo``: an outside caller of the service, on real data, from start to certificate."""

@@ -1,0 +1,45 @@
+"""What every worker looks after every few seconds: jobs whose worker went silent, jobs nobody picked up."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from app.core.db import Database
+from app.jobs import endings, lease
+from app.jobs.queue import Queue
+from app.ledger.tree_head import Signer
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Reaper:
+    """Gives expired jobs another attempt and announces queued ones; safe to run in any number of workers."""
+
+    database: Database
+    queue: Queue
+    signer: Signer
+    redispatch_seconds: float
+
+    def tick(self) -> None:
+        """Do one round."""
+        while self._reap_one():
+            pass
+        self.announce()
+
+    def _reap_one(self) -> bool:
+        with self.database.transaction() as session:
+            job = lease.expired(session)
+            if job is None:
+                return False
+            log.warning("lease_expired", job_id=job.job_id, worker=job.worker)
+            reason = f"worker {job.worker} went silent"
+            endings.give_back(session, self.signer, job, "worker_lost", reason)
+            return True
+
+    def announce(self) -> None:
+        """Send a message for every queued job that is due for one."""
+        with self.database.transaction() as session:
+            job_ids = lease.due(session, self.redispatch_seconds)
+        for job_id in job_ids:
+            self.queue.dispatch(job_id)

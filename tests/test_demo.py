@@ -1,0 +1,238 @@
+"""`lethe demo`: as a whole on few pairs, interrupted in the middle, and the parts that judge."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.demo.artefacts import checkpoint_sha256
+from app.demo.client import DemoError
+from app.demo.data import DemoData, choose, prepare
+from app.demo.recipes import RECIPES, recipe_for
+from app.demo.verdict import Figures, failures, metric
+
+ROOT = Path(__file__).parents[1]
+KEYS = [
+    "dataset",
+    "family",
+    "task",
+    "method",
+    "forget_pairs",
+    "d_test_before",
+    "d_test_after",
+    "d_f_before",
+    "d_f_after",
+    "mi_ratio",
+    "unseen_auc_after",
+    "job_seconds",
+    "checkpoint_sha256",
+    "checkpoint_verified",
+    "certificate_verified",
+    "ledger_size",
+]
+GOOD = Figures(
+    dataset="digits",
+    family="albef",
+    task="retrieval",
+    method="multidelete",
+    forget_pairs=100,
+    d_test_before=75.0,
+    d_test_after=74.0,
+    d_f_before=50.0,
+    d_f_after=20.0,
+    mi_ratio=1.1,
+    unseen_auc_after=0.5,
+    job_seconds=20.0,
+    checkpoint_sha256="ab" * 32,
+    checkpoint_verified=True,
+    certificate_verified=True,
+    ledger_size=10,
+)
+
+
+def _environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "160", **more}
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set that is too small to learn much from, and quick."""
+    folder = tmp_path_factory.mktemp("data") / "few"
+    command = [sys.executable, "-m", "engine.data.digits", str(folder), "--pairs", "250"]
+    subprocess.run(command, check=True, env=_environment(), cwd="/")
+    return folder
+
+
+def _demo(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "app.cli", "demo", *arguments]
+
+
+def test_the_demo_goes_from_data_to_a_certificate_that_verifies(
+    few_digits: Path, tmp_path: Path
+) -> None:
+    out, figures_file = tmp_path / "out", tmp_path / "figures.json"
+    done = subprocess.run(
+        _demo("--data", str(few_digits), "--out", str(out), "--json", str(figures_file)),
+        check=False,
+        capture_output=True,
+        text=True,
+        env=_environment(TMPDIR=str(tmp_path)),
+        cwd=tmp_path,
+    )
+    assert figures_file.exists(), done.stdout + done.stderr
+    found = json.loads(figures_file.read_text())
+    assert list(found) == KEYS
+    assert found["checkpoint_verified"] is True
+    assert found["certificate_verified"] is True
+    assert found["forget_pairs"] == 10
+    assert (done.returncode == 0) == (not failures(Figures(**found)))
+    assert not list(tmp_path.glob("lethe-demo-*"))
+
+    sums = (out / "checkpoint" / "SHA256SUMS").read_bytes()
+    assert hashlib.sha256(sums).hexdigest() == found["checkpoint_sha256"]
+    assert "<html" in (out / "report.html").read_text()
+    again = re.search(r"Verify again\s+lethe (verify .+)", done.stdout)
+    assert again is not None
+    assert _verify(again.group(1).split()) == 0
+    certificate = out / "certificate.json"
+    bundle = json.loads(certificate.read_text())
+    bundle["ledger"]["leafIndex"] += 1
+    certificate.write_text(json.dumps(bundle))
+    assert _verify(again.group(1).split()) == 1
+
+
+def _verify(arguments: list[str]) -> int:
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    return subprocess.run(command, check=False, env=_environment(), cwd="/").returncode
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_demo_leaves_no_process_behind(
+    few_digits: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    log = tmp_path / "demo.log"
+    with log.open("w") as output:
+        demo = subprocess.Popen(
+            _demo("--data", str(few_digits), "--out", str(tmp_path / "out")),
+            stdout=output,
+            stderr=output,
+            env=_environment(TMPDIR=str(tmp_path)),
+            cwd=tmp_path,
+        )
+    end = time.monotonic() + 120
+    while "Training the original" not in log.read_text():
+        assert demo.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.1)
+    time.sleep(2)
+    family = psutil.Process(demo.pid).children(recursive=True)
+    assert len(family) > 6
+    demo.send_signal(how)
+    assert demo.wait(60) != 0
+    assert not psutil.wait_procs(family, timeout=60)[1]
+    if how != signal.SIGKILL:
+        assert not list(tmp_path.glob("lethe-demo-*"))
+
+
+def test_data_of_no_known_format_is_refused_with_the_formats(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(DemoError, match="karpathy"):
+        prepare(tmp_path, tmp_path, 0)
+
+
+def _data(folder: Path, modality: str, rows: list[dict[str, object]]) -> DemoData:
+    manifest = folder / "pairs.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    splits = {"train": sum(row["split"] == "train" for row in rows)}
+    return DemoData("d", modality, folder, manifest, None, splits, RECIPES["image"])
+
+
+def test_whole_images_are_forgotten_where_an_image_has_several_texts(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": f"{image}-{text}", "image": f"{image}.png", "text": "t", "split": "train"}
+        for image in range(40)
+        for text in range(5)
+    ]
+    rows += [{"id": "v", "image": "v.png", "text": "t", "split": "val"}]
+    chosen = choose(_data(tmp_path, "image", rows), 0.05, seed=1)
+    assert list(chosen.targets) == ["item_ids"]
+    assert len(chosen.targets["item_ids"]) == 2
+    assert chosen.pairs == 10
+    assert "v.png" not in chosen.targets["item_ids"]
+
+
+@pytest.mark.parametrize("modality", ["image", "graph"])
+def test_single_pairs_are_forgotten_otherwise(tmp_path: Path, modality: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": f"p{n}", modality: f"{n}", "text": "t", "split": "test" if n < 50 else "train"}
+        for n in range(150)
+    ]
+    data = _data(tmp_path, modality, rows)
+    chosen = choose(data, 0.05, seed=1)
+    assert len(set(chosen.targets["pair_ids"])) == chosen.pairs == 5
+    assert all(int(pair[1:]) >= 50 for pair in chosen.targets["pair_ids"])
+    assert choose(data, 0.05, seed=1) == chosen
+    assert choose(data, 0.05, seed=2) != chosen
+
+
+def test_each_kind_of_data_has_a_recipe_that_the_catalogue_knows() -> None:
+    path = ROOT / "app" / "registry" / "catalogue.json"
+    catalogue = json.loads(path.read_text())
+    known = {(one["family"], one["task"]) for one in catalogue["combinations"]}
+    for recipe in RECIPES.values():
+        assert (recipe.family, recipe.task) in known
+        allowed = catalogue["families"][recipe.family]["config_schema"]["properties"]
+        assert set(recipe.config) <= set(allowed)
+    assert recipe_for("digits", "image") is RECIPES["digits"]
+    assert recipe_for("karpathy", "image") is RECIPES["image"]
+
+
+def test_the_digest_of_a_checkpoint_leaves_its_own_list_out() -> None:
+    files = {"b": "22", "a": "11", "SHA256SUMS": "33"}
+    assert checkpoint_sha256(files) == hashlib.sha256(b"11  a\n22  b\n").hexdigest()
+
+
+def test_a_metric_is_found_by_name_and_moment_on_the_main_pairs() -> None:
+    metrics = [
+        {"name": "d_f", "moment": "after", "subset": "forgotten", "value": 1.0},
+        {"name": "d_f", "moment": "before", "subset": "forget", "value": 2.0},
+        {"name": "d_f", "moment": "after", "subset": "forget", "value": 3.0},
+    ]
+    assert metric(metrics, "d_f", "after") == 3.0
+    assert metric(metrics, "d_test", "after") is None
+
+
+def test_nothing_is_reported_when_all_held() -> None:
+    assert failures(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (replace(GOOD, checkpoint_verified=False), "digests"),
+        (replace(GOOD, certificate_verified=False), "certificate"),
+        (replace(GOOD, d_test_after=72.9), "fell by 2.1 points"),
+        (replace(GOOD, d_test_after=None), "not measured"),
+        (replace(GOOD, d_f_after=30.1), "still look related"),
+        (replace(GOOD, d_f_before=61.0), "did not look like kept ones"),
+        (replace(GOOD, d_f_after=None), "not measured"),
+    ],
+)
+def test_each_claim_that_does_not_hold_is_named(figures: Figures, words: str) -> None:
+    found = failures(figures)
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_retraining_is_not_judged_by_how_unrelated_pairs_look() -> None:
+    assert failures(replace(GOOD, method="retrain", d_f_after=45.0)) == []

@@ -1,0 +1,54 @@
+"""What the pages and the Makefile say must be so."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from app.cli import app
+from app.core.settings import Settings
+from app.core.settings_page import settings_page
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+# Variables of the tests and of the compose file, which are no settings.
+OTHERS = {"LETHE_TEST_DATA", "LETHE_TEST_DATABASE_URL", "LETHE_TEST_REDIS_URL", "LETHE_DATASETS"}
+
+
+def _text() -> str:
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings_page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_every_setting_is_described(name: str) -> None:
+    assert Settings.model_fields[name].description
+    assert f"`LETHE_{name.upper()}`" in settings_page()
+
+
+def test_pages_name_no_setting_that_does_not_exist() -> None:
+    known = {f"LETHE_{name.upper()}" for name in Settings.model_fields} | OTHERS
+    assert set(re.findall(r"\bLETHE_[A-Z_]+[A-Z]\b", _text())) <= known
+
+
+def test_pages_name_no_make_target_that_does_not_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", _text()))
+    assert named <= targets
+
+
+def test_pages_name_no_command_that_does_not_exist() -> None:
+    commands = set(getattr(get_command(app), "commands", {}))
+    assert commands
+    assert set(re.findall(r"`lethe ([a-z]+)", _text())) <= commands
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"

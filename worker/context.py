@@ -1,0 +1,97 @@
+"""What a worker process has: its settings, its database, storage and queue, and its name."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from app.core.db import Database
+from app.core.settings import Settings
+from app.core.storage import Storage
+from app.jobs.queue import Queue
+from app.jobs.reaper import Reaper
+from app.ledger.tree_head import Signer
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Context:
+    """One worker process.
+
+    Attributes:
+        stopping: set once the process has been told to end; the running job is then put back.
+    """
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    queue: Queue
+    signer: Signer
+    name: str
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Context":
+        """Connect to what the settings name.
+
+        Raises:
+            ValueError: a worker needs the URLs of database and broker, and one is missing.
+        """
+        if settings.database_url is None or settings.redis_url is None:
+            raise ValueError(
+                "A worker needs LETHE_DATABASE_URL and LETHE_REDIS_URL; set both, or use `lethe serve`, which"
+                " starts private servers and a worker."
+            )
+        settings.work.mkdir(parents=True, exist_ok=True)
+        return cls(
+            settings=settings,
+            database=Database(settings.database_url.get_secret_value(), pool_size=5),
+            storage=Storage(settings.storage),
+            queue=Queue(settings.redis_url.get_secret_value()),
+            signer=Signer.load_or_create(settings.signing_key, settings.ledger_origin),
+            name=f"{socket.gethostname()}:{os.getpid()}",
+        )
+
+    @property
+    def reaper(self) -> Reaper:
+        """The reaper of this worker."""
+        return Reaper(self.database, self.queue, self.signer, self.settings.redispatch_seconds)
+
+    def persist(self, work: Callable[[Session], T]) -> T:
+        """Run ``work`` in a transaction, again and again while the database cannot be reached.
+
+        ``work`` must be safe to repeat after a commit whose answer was lost: it looks at the state
+        first.
+
+        Raises:
+            OperationalError: the database stayed away for as long as a lease lasts.
+        """
+        deadline = time.monotonic() + self.settings.lease_seconds
+        pause = 0.05
+        while True:
+            try:
+                with self.database.transaction() as session:
+                    return work(session)
+            except (OperationalError, InterfaceError) as error:
+                if time.monotonic() + pause > deadline:
+                    raise
+                log.warning("database_unavailable", error=type(error.orig).__name__)
+            except DBAPIError as error:
+                if not error.connection_invalidated or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def close(self) -> None:
+        """Close connections."""
+        self.queue.close()
+        self.database.dispose()

@@ -1,0 +1,148 @@
+"""One job from claim to record; the only place that decides what an interruption means for it."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.core.logs import job_context
+from app.core.storage import StorageFull
+from app.jobs import endings
+from app.jobs import lease as leases
+from app.jobs.errors import CancelRequested, LeaseLost
+from app.jobs.lease import Lease
+from app.jobs.start import start
+from app.jobs.tables import Job
+from app.ledger.tree_head import Signer
+from worker import publishing, recording
+from worker.context import Context
+from worker.heartbeat import Heartbeat
+from worker.preparation import Assignment, Places, prepare, read_assignment
+from worker.publishing import CheckpointDamaged
+from worker.supervision import TrainerCrashed, TrainerRefused, run_trainer
+
+Ending = Callable[[Session, Signer, Job], None]
+
+log = structlog.get_logger(__name__)
+
+
+class Stopping(Exception):
+    """This worker was told to end."""
+
+
+def run_job(context: Context, job_id: str) -> None:
+    """Claim a job and bring it to its end; returns at once where there is nothing to claim."""
+    if context.stopping.is_set():
+        return
+    settings = context.settings
+    with job_context(job_id):
+        lease = context.persist(
+            lambda session: start(
+                session,
+                job_id,
+                context.name,
+                seconds=settings.lease_seconds,
+                max_attempts=settings.max_attempts,
+            )
+        )
+        if lease is None:
+            return
+        log.info("job_claimed", token=lease.token)
+        _work(context, lease)
+    context.reaper.announce()
+
+
+def _work(context: Context, lease: Lease) -> None:
+    """Run a claimed job; whatever happens, the row says it afterwards or the reaper will."""
+    with Heartbeat(context.database, lease, context.settings.heartbeat_seconds) as heartbeat:
+        try:
+            _attempt(context, lease, heartbeat)
+        except LeaseLost:
+            log.warning("lease_lost", token=lease.token)
+        except CancelRequested:
+            _end(context, lease, partial(endings.cancel, reason="cancelled by request"))
+        except Stopping:
+            _end(context, lease, _put_back)
+        except StorageFull as error:
+            _end(context, lease, partial(endings.fail, code="storage_full", message=error.detail))
+        except (TrainerRefused, CheckpointDamaged) as error:
+            _end(context, lease, partial(endings.fail, code=error.code, message=str(error)))
+        except TrainerCrashed as error:
+            _end(context, lease, partial(endings.give_back, outcome="crashed", reason=str(error)))
+        except Exception as error:  # whatever broke, another attempt may get through
+            log.exception("attempt_failed")
+            reason = f"{type(error).__name__}: {error}"
+            _end(context, lease, partial(endings.give_back, outcome="error", reason=reason))
+    _tidy(context, lease)
+
+
+def _put_back(session: Session, _: Signer, job: Job) -> None:
+    if job.cancel_requested:
+        raise CancelRequested
+    endings.requeue(session, job, "released", "its worker was told to end", counted=False)
+
+
+def _end(context: Context, lease: Lease, ending: Ending) -> None:
+    """Write how the attempt ended, unless the job is not ours any more."""
+
+    def write(session: Session) -> None:
+        ending(session, context.signer, leases.hold(session, lease, even_if_cancelled=True))
+
+    try:
+        context.persist(write)
+    except LeaseLost:
+        log.warning("lease_lost", token=lease.token)
+    except CancelRequested:
+        _end(context, lease, partial(endings.cancel, reason="cancelled by request"))
+    except SQLAlchemyError as error:
+        log.warning("ending_left_to_the_reaper", error=type(error).__name__)
+
+
+def _tidy(context: Context, lease: Lease) -> None:
+    """Remove what the attempt left on disk; what cannot be removed now, the sweep removes later."""
+    shutil.rmtree(
+        context.settings.work / lease.job_id / f"attempt-{lease.token}", ignore_errors=True
+    )
+    try:
+        publishing.sweep(context)
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("sweep_deferred", error=type(error).__name__)
+
+
+def _attempt(context: Context, lease: Lease, heartbeat: Heartbeat) -> None:
+    def check() -> None:
+        heartbeat.check()
+        if context.stopping.is_set():
+            raise Stopping
+
+    assignment = context.persist(lambda session: read_assignment(session, lease))
+    if assignment.nothing_to_do:
+        recording.record_nothing_to_do(context, lease)
+        return
+    places = prepare(context, lease, assignment)
+    context.persist(lambda session: leases.move(session, lease, "running"))
+    result = run_trainer(
+        places.workdir,
+        places.state,
+        threads=context.settings.threads,
+        report=heartbeat.report,
+        check=check,
+    )
+    context.persist(lambda session: leases.move(session, lease, "auditing"))
+    _publish(context, lease, assignment, places, result)
+    log.info("job_recorded")
+
+
+def _publish(
+    context: Context, lease: Lease, assignment: Assignment, places: Places, result: dict[str, Any]
+) -> None:
+    if assignment.kind == "evaluate":
+        recording.record(context, lease, assignment, result, None)
+        return
+    expected = result["checkpoint_sha256"]
+    with publishing.published(context, lease.job_id, places.checkpoint, expected) as checkpoint:
+        recording.record(context, lease, assignment, result, checkpoint)
