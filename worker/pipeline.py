@@ -129,6 +129,7 @@ def _attempt(context: Context, lease: Lease, heartbeat: Heartbeat) -> None:
         places.workdir,
         places.state,
         threads=context.settings.threads,
+        cache=context.settings.cache,
         report=heartbeat.report,
         check=check,
     )

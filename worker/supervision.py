@@ -40,7 +40,7 @@ class TrainerCrashed(Exception):
 
 
 def run_trainer(
-    workdir: Path, state: Path, *, threads: int, report: Report, check: Check
+    workdir: Path, state: Path, *, threads: int, cache: Path, report: Report, check: Check
 ) -> dict[str, Any]:
     """Run the trainer on ``workdir`` until it ends; returns its result.
 
@@ -48,13 +48,14 @@ def run_trainer(
         workdir: folder of the attempt, with its ``spec.json``.
         state: folder that the attempts of a job share.
         threads: threads that the trainer's libraries may use.
+        cache: folder that runs share, for what the trainer may keep between them.
         report: receives progress.
         check: called often; what it raises ends the trainer and is passed on.
 
     Raises:
         TrainerRefused, TrainerCrashed
     """
-    with _started(workdir, state, threads) as trainer:
+    with _started(workdir, state, threads, cache) as trainer:
         reader = threading.Thread(target=_pass_on, args=(trainer, report), daemon=True)
         reader.start()
         while trainer.poll() is None:
@@ -66,13 +67,16 @@ def run_trainer(
 
 
 @contextmanager
-def _started(workdir: Path, state: Path, threads: int) -> Iterator[subprocess.Popen[str]]:
+def _started(
+    workdir: Path, state: Path, threads: int, cache: Path
+) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "worker.trainer", str(workdir), "--state", str(state)]
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {
         **os.environ,
         **dict.fromkeys(names, str(threads)),
         "TOKENIZERS_PARALLELISM": "false",
+        "LETHE_CACHE_DIR": str(cache),
     }
     with (workdir / protocol.LOG).open("wb") as errors:
         trainer = subprocess.Popen(

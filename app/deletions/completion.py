@@ -82,6 +82,10 @@ def complete(session: Session, signer: Signer, request: DeletionRequest) -> None
     if request.met_by_request_id is None:
         data = certificate_data(session, request)
         request.certificate = certificate.issue(session, signer, data)
+    else:
+        earlier = session.get_one(DeletionRequest, request.met_by_request_id)
+        bundle = earlier.certificate or {}
+        certificate.refer(session, request.request_id, earlier.request_id, bundle)
     session.flush()
 
 

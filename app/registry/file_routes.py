@@ -117,7 +117,7 @@ def download_file(
     plan = downloads.plan(file, conditions)
     answer = downloads.response(request.app.state.storage, file, plan, body=True)
     if plan.begins and path == checkpoints.WEIGHTS and version.checkpoint_sha256 is not None:
-        log.append(session, _downloaded(version, version.checkpoint_sha256, caller))
+        log.append_quickly(session, _downloaded(version, version.checkpoint_sha256, caller))
     return answer
 
 

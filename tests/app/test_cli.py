@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from app.auth.service import verify
 from app.core.db import Database
+from app.core.server_account import pointer_file
 from app.core.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -140,13 +142,16 @@ class Served:
 
 
 @pytest.fixture
-def quiet_end() -> Iterator[list[Served]]:
-    """End whatever a failed test left running."""
+def quiet_end(tmp_path: Path) -> Iterator[list[Served]]:
+    """End whatever a failed test left running, and remove a database that lies elsewhere."""
     served: list[Served] = []
     yield served
     for one in served:
         if one.process.poll() is None:
             one.stop(signal.SIGTERM)
+    pointer = pointer_file(tmp_path / "lethe")
+    if pointer.exists():
+        shutil.rmtree(pointer.read_text().strip())
 
 
 def _call(served: Served, token: str, path: str = "/v1/datasets") -> int:

@@ -3,9 +3,9 @@ import pytest
 from engine.data.pairs import Pair, PairDataset
 from engine.division import divide, without_deleted
 from engine.errors import InvalidSpec
-from engine.spec import DataSpec, RunSpec
+from engine.spec import DataSpec, RunSpec, Split
 
-SPLITS = ("train", "train", "train", "train", "train", "val", "test", "test")
+SPLITS: tuple[Split, ...] = ("train", "train", "train", "train", "train", "val", "test", "test")
 
 
 class NoItems:
@@ -22,8 +22,8 @@ def dataset() -> PairDataset:
     return PairDataset("small", "image", pairs, NoItems())
 
 
-def spec(action: str = "unlearn", **changes: object) -> RunSpec:
-    given = {"action": action, "family": "albef", "task": "retrieval", **changes}
+def spec(**changes: object) -> RunSpec:
+    given = {"action": "unlearn", "family": "albef", "task": "retrieval", **changes}
     data = DataSpec(manifest="manifest.jsonl", root=".")
     return RunSpec.model_validate({"data": data, **given})
 

@@ -90,4 +90,4 @@ def _wait_for_training(process: subprocess.Popen[str]) -> None:
 
 def _first_step(told: list[dict[str, Any]]) -> int:
     events = [line["progress"] for line in told if "progress" in line]
-    return next(event["step"] for event in events if event["phase"] == "train")
+    return next(int(event["step"]) for event in events if event["phase"] == "train")

@@ -34,7 +34,14 @@ def original(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"manifest": str(digits / "manifest.jsonl"), "root": str(digits)}
     spec = {"action": "train", "data": data, "family": "albef", "task": "retrieval", **recipe()}
     (workdir / protocol.SPEC).write_text(json.dumps(spec))
-    run_trainer(workdir, workdir / "state", threads=1, report=lambda _: None, check=lambda: None)
+    run_trainer(
+        workdir,
+        workdir / "state",
+        threads=1,
+        cache=workdir / "cache",
+        report=lambda _: None,
+        check=lambda: None,
+    )
     return workdir / protocol.OUT / protocol.CHECKPOINT
 
 

@@ -10,6 +10,7 @@ from app.deletions import lineage, methods
 from app.jobs import endings
 from app.jobs.lease import hold
 from app.jobs.tables import Job
+from app.ledger.log import leaves_about
 from app.ledger.verify import verify_certificate
 from tests.app.deletions.deletion_rows import Rows
 
@@ -92,6 +93,10 @@ def test_pairs_that_were_all_forgotten_complete_with_the_earlier_certificate(
     assert again["met_by_request_id"] == first["request_id"]
     earlier = _certificate(client, first["request_id"])["dsseEnvelope"]
     assert _certificate(client, again["request_id"])["dsseEnvelope"] == earlier
+    with rows.database.transaction() as session:
+        wanted = ["request_received", "request_completed"]
+        leaves = leaves_about(session, [again["request_id"]], wanted)
+    assert [leaf.kind for leaf in leaves] == wanted
 
 
 def test_pairs_forgotten_by_several_requests_complete_with_a_certificate_of_their_own(

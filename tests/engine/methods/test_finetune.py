@@ -1,7 +1,10 @@
 from collections.abc import Callable
 
 import pytest
+from torch import Tensor
 
+from engine.families import PairModel
+from engine.inputs import Inputs
 from engine.methods import methods
 from engine.methods.finetune import FineTuneParams, _schedule
 from engine.tasks import TrainingRecipe
@@ -24,7 +27,7 @@ def test_finetune_sees_retained_pairs_only(
     seen: set[int] = set()
     original = run.task.loss
 
-    def watching(model: object, inputs: object, rows: object) -> object:
+    def watching(model: PairModel, inputs: Inputs, rows: Tensor) -> dict[str, Tensor]:
         seen.update(rows.tolist())
         return original(model, inputs, rows)
 

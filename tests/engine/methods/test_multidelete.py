@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.families import PairModel
+from engine.data.pairs import PairDataset
+from engine.families import PairModel, Part
+from engine.inputs import Inputs
 from engine.methods.multidelete import Batch, MultiDelete, MultiDeleteParams
 from engine.monitor import Monitor
 from engine.training import Schedule
@@ -24,7 +26,7 @@ def objective(run: Unlearning, student: PairModel | None = None) -> MultiDelete:
 
 
 @pytest.fixture(autouse=True)
-def thaw(learned: Callable[..., tuple[PairModel, object, object]]) -> None:
+def thaw(learned: Callable[..., tuple[PairModel, Inputs, PairDataset]]) -> None:
     """Inputs are shared between tests: forget what an earlier test froze."""
     for family in FAMILIES:
         learned(family)[1]._frozen.clear()
@@ -55,7 +57,9 @@ def plain(run: Unlearning, made: MultiDelete, batch: Batch) -> dict[str, Tensor]
     items_of, texts_of = made._unrelated(generator)
     draws = [
         (p[batch.places], q[batch.places])
-        for p, q in zip(items_of.split(len(run.forget)), texts_of.split(len(run.forget)))
+        for p, q in zip(
+            items_of.split(len(run.forget)), texts_of.split(len(run.forget)), strict=True
+        )
     ]
     far = [F.mse_loss(readout(run, student, f, f), readout(run, teacher, p, q)) for p, q in draws]
     decoupling = torch.stack(far).mean()
@@ -67,8 +71,10 @@ def plain(run: Unlearning, made: MultiDelete, batch: Batch) -> dict[str, Tensor]
         decoupling = decoupling + w.similarity * _cosine_decoupling(run, student, f, draws)
         mine, theirs = (_cosines(run, model, kept, kept) for model in (student, teacher))
         retention = retention + w.kept_similarity * F.mse_loss(mine, theirs)
-    mine, theirs = (run.inputs.encode(model, f) for model in (student, teacher))
-    drift = sum(((a.pooled - b.pooled) ** 2).sum(1).mean() for a, b in zip(mine, theirs))
+    ours, originals = (run.inputs.encode(model, f) for model in (student, teacher))
+    drift = sum(
+        ((a.pooled - b.pooled) ** 2).sum(1).mean() for a, b in zip(ours, originals, strict=True)
+    )
     return {
         "decoupling": w.alpha * decoupling,
         "multimodal_retention": w.beta * retention,
@@ -204,7 +210,9 @@ def _far(run: Unlearning, model: PairModel, rows: Tensor) -> float:
 def _drift(run: Unlearning, model: PairModel) -> float:
     with torch.no_grad():
         mine, theirs = (run.inputs.encode(m, run.forget) for m in (model, run.teacher))
-    return sum(float(((a.pooled - b.pooled) ** 2).sum(1).mean()) for a, b in zip(mine, theirs))
+    return sum(
+        float(((a.pooled - b.pooled) ** 2).sum(1).mean()) for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -262,7 +270,8 @@ def test_fusion_only_leaves_both_encoders_alone(unlearn: Unlearn, family: str) -
     assert set(made.loss(batch)) == {"decoupling", "multimodal_retention"}
     run.fit(made.student, made, Schedule(epochs=2, learning_rate=1e-2))
     before, after = run.teacher.parts(), made.student.parts()
-    for part, changed in {"item": False, "text": False, "fusion": True}.items():
+    parts: dict[Part, bool] = {"item": False, "text": False, "fusion": True}
+    for part, changed in parts.items():
         pairs = zip(before[part], after[part], strict=True)
         same = all(torch.equal(old, new) for (_, old), (_, new) in pairs)
         assert same is not changed, part
