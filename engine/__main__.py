@@ -1,4 +1,4 @@
-"""``python -m engine SPEC.json OUT [--state DIR]``: one run, told as JSON lines.
+"""``python -m engine SPEC.json OUT [--state DIR] [--save-every SECONDS]``: one run, told as JSON lines.
 
 Each line on standard output is ``{"progress": {...}}``, and the last one ``{"result": {...}}``. An
 error ends the run with exit status 1 and ``{"error": {"code": ..., "message": ...}}`` as the last
@@ -44,10 +44,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("spec", type=Path, help="run specification, a JSON file")
     parser.add_argument("out", type=Path, help="folder for checkpoint and result.json")
     parser.add_argument("--state", type=Path, help="folder for training state, to go on later")
+    parser.add_argument(
+        "--save-every", type=float, default=30.0, help="least seconds between saves"
+    )
     given = parser.parse_args(arguments)
     try:
         spec = _read(given.spec)
-        result = run(spec, given.out, state=given.state, on_progress=_progress, control=Signals())
+        result = run(
+            spec,
+            given.out,
+            state=given.state,
+            on_progress=_progress,
+            control=Signals(),
+            save_every=given.save_every,
+        )
     except EngineError as error:
         _tell({"error": {"code": error.code, "message": str(error)}})
         return 1

@@ -42,6 +42,7 @@ def run(
     state: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     control: Control | None = None,
+    save_every: float = 30.0,
 ) -> RunResult:
     """Do what ``spec`` says and write ``out/checkpoint`` and ``out/result.json``, or nothing.
 
@@ -54,6 +55,7 @@ def run(
             on where the last one was; remove the folder when the run is done.
         on_progress: receives progress events.
         control: asked often whether to go on; its `check` raises `Cancelled`.
+        save_every: least seconds between two saves of the state.
 
     Raises:
         InvalidSpec: the specification contradicts itself or the data, or ``out`` has a result.
@@ -66,7 +68,7 @@ def run(
     """
     started = time.monotonic()
     _clear(out, state)
-    monitor = Monitor(on_progress=on_progress, control=control, state=state)
+    monitor = Monitor(on_progress, control, state, save_every=save_every)
     with deterministic(spec.threads):
         return _Run(spec, out, monitor, started).execute()
 

@@ -5,8 +5,8 @@ negatives, another text for its image and another image for its text. Ranking = 
 similarity, of which the first k are ranked anew by the probability of a match.
 
 What differs from the paper: one text of each image in an epoch, so that no batch holds two texts
-of one image; half of the ITM negatives are easy ones (`EASY_NEGATIVES`); captions that are equal word for word share the contrastive target; no momentum
-queue.
+of one image; half of the ITM negatives are easy ones (`EASY_NEGATIVES`); captions that are equal
+word for word share the contrastive target; no momentum queue.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""Speed and memory of Lethe beside their bars, measured on the real parts."""
