@@ -1,7 +1,8 @@
-"""The service's application and a bare endpoint beside it, in one uvicorn process.
+"""The service's application with a bare endpoint added, in one uvicorn process.
 
-The bare endpoint takes a string and inserts one row: no token, no request log, no ledger. It is the
-least that any endpoint of this stack does, and has the service's own database pool and session.
+The bare endpoint takes a string and inserts one row: no token, no ledger. It is there twice: as a
+route of the service (`ROUTE`), and as an application of its own that passes by the service's
+middleware, so that it has no request log either (`APART`). Both use the service's database pool.
 """
 
 from typing import Annotated
@@ -16,7 +17,8 @@ from app.core.db import SessionDep
 from app.core.settings import get_settings
 from app.main import create_app as create_service
 
-PATH = "/bare-rows"
+ROUTE = "/bare-rows"
+APART = "/apart/bare-rows"
 _ROWS = Table(
     "bare_rows",
     MetaData(),
@@ -45,15 +47,15 @@ def add_row(new: NewRow, session: SessionDep) -> RowView:
 
 
 def create_app() -> ASGIApp:
-    """Return an application that passes all but `PATH` on to the service."""
-    service = create_service()
-    bare = FastAPI()
-    bare.state.database = service.state.database
+    """Return an application that passes all but `APART` on to the service."""
+    service, apart = create_service(), FastAPI()
+    apart.state.database = service.state.database
     _ROWS.metadata.create_all(service.state.database.engine)
-    bare.post(PATH, status_code=201)(add_row)
+    service.post(ROUTE, status_code=201)(add_row)
+    apart.post(APART, status_code=201)(add_row)
 
     async def either(scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = bare if scope.get("path") == PATH else service
+        chosen = apart if scope.get("path") == APART else service
         await chosen(scope, receive, send)
 
     return either

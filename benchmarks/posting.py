@@ -1,7 +1,7 @@
 """How fast single deletion requests are accepted, beside a bare endpoint that inserts one row.
 
-Both are endpoints of one uvicorn process on one database, called by the same clients in alternating
-rounds, so that a busy machine slows both.
+All are endpoints of one uvicorn process on one database, called by the same clients in alternating
+rounds, so that a busy machine slows all of them.
 """
 
 import http.client
@@ -87,34 +87,37 @@ class Endpoint:
 
 
 def measure(work: Path) -> list[Figure]:
-    """Post to both endpoints in turn and compare the rates of each two rounds."""
+    """Post to the endpoints in turn and compare the rates of each turn."""
     with running_service(work, BenchApi) as service:
-        requests, rows = _requests(service, work), _bare_rows(service)
-        for endpoint in (rows, requests):  # connections, caches, plans
+        requests = _requests(service, work)
+        route, apart = _bare_rows(service, bare.ROUTE), _bare_rows(service, bare.APART)
+        endpoints = [requests, route, apart]
+        for endpoint in endpoints:  # connections, caches, plans
             endpoint.round(1.0)
             endpoint.rates.clear()
             endpoint.cpu.clear()
-        for number in range(ROUNDS):
-            # Each goes first as often as the other.
-            pair = (rows, requests) if number % 2 else (requests, rows)
-            for endpoint in pair:
+        for _ in range(ROUNDS):
+            for endpoint in endpoints:
                 endpoint.round(ROUND_SECONDS)
-    return _figures(requests, rows)
+            endpoints.reverse()
+    return _figures(requests, route, apart)
 
 
-def _figures(requests: Endpoint, rows: Endpoint) -> list[Figure]:
-    ratios = [one / other for one, other in zip(requests.rates, rows.rates, strict=True)]
+def _figures(requests: Endpoint, route: Endpoint, apart: Endpoint) -> list[Figure]:
+    beside, beside_apart = (
+        [one / other for one, other in zip(requests.rates, rows.rates, strict=True)]
+        for rows in (route, apart)
+    )
+    costs = {"a bare row": route, "one past the middleware": apart}
+    note = ", ".join(f"{statistics.median(of.cpu):.2f} ms for {name}" for name, of in costs.items())
+    cpu = statistics.median(requests.cpu)
     return [
-        median_figure(NAME, "rate of requests beside the bare endpoint", ratios, "", RATIO_BAR),
+        median_figure(NAME, "rate of requests beside the bare endpoint", beside, "", RATIO_BAR),
+        median_figure(NAME, "the same past the service's middleware", beside_apart, ""),
         median_figure(NAME, "single deletion requests", requests.rates, "/s"),
-        median_figure(NAME, "rows by the bare endpoint", rows.rates, "/s"),
-        Figure(
-            NAME,
-            "CPU time of the API for a request",
-            statistics.median(requests.cpu),
-            "ms",
-            note=f"bare endpoint: {statistics.median(rows.cpu):.2f} ms",
-        ),
+        median_figure(NAME, "rows by the bare endpoint", route.rates, "/s"),
+        median_figure(NAME, "rows past the service's middleware", apart.rates, "/s"),
+        Figure(NAME, "CPU time of the API for a request", cpu, "ms", note=note),
     ]
 
 
@@ -148,10 +151,11 @@ def _rows() -> Iterator[str]:
         yield json.dumps(row) + "\n"
 
 
-def _bare_rows(service: Service) -> Endpoint:
-    return Endpoint(
-        service, bare.PATH, 201, lambda number: json.dumps({"value": f"pair-{number}"}).encode()
-    )
+def _bare_rows(service: Service, path: str) -> Endpoint:
+    def body(number: int) -> bytes:
+        return json.dumps({"value": f"pair-{number}"}).encode()
+
+    return Endpoint(service, path, 201, body)
 
 
 def _cpu_seconds(pid: int | None) -> float:

@@ -56,8 +56,8 @@ class MultiDeleteParams(MethodParams):
         default=None, ge=0, le=100_000, description="steps made even when D_f is small"
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="deleted pairs in a step")
-    retain_ratio: float = Field(
-        default=1.0, gt=0, le=100, description="retained pairs in an epoch for each deleted pair"
+    retain_ratio: float | None = Field(
+        default=None, gt=0, le=100, description="retained pairs in an epoch for each deleted pair"
     )
     least_retained: int = Field(
         default=32, ge=2, le=4096, description="retained pairs in a step even when D_f is small"
@@ -93,6 +93,7 @@ class TaskDefaults:
     kept_similarity: float
     mismatched: float
     learning_rate: float
+    retain_ratio: float
     epochs: int
     least_steps: int
 
@@ -103,14 +104,15 @@ class TaskDefaults:
 
 
 CLASSIFICATION = TaskDefaults(
-    alpha=1.0,
+    alpha=2.0,
     beta=5.0,
-    gamma=1.0,
+    gamma=0.1,
     similarity=0.0,
     kept_similarity=0.0,
     mismatched=0.0,
     learning_rate=1e-3,
-    epochs=60,
+    retain_ratio=4.0,
+    epochs=120,
     least_steps=200,
 )
 # What ranks in retrieval is a similarity: it is decoupled and retained as well.
@@ -122,6 +124,7 @@ RANKING = TaskDefaults(
     kept_similarity=10.0,
     mismatched=1.0,
     learning_rate=3e-4,
+    retain_ratio=1.0,
     epochs=20,
     least_steps=100,
 )
@@ -193,7 +196,9 @@ class MultiDelete:
         run, params = self.run, self.params
         order = torch.randperm(len(run.forget), generator=generator)
         parts = order.split(params.batch_size)
-        sizes = [max(round(params.retain_ratio * len(p)), params.least_retained) for p in parts]
+        sizes = [
+            max(round(self.weights.retain_ratio * len(p)), params.least_retained) for p in parts
+        ]
         retain = draw(run.retain, sum(sizes), generator).split(sizes)
         forgotten = draw(run.forgotten, min(sum(sizes), len(run.forgotten)), generator)
         kept = forgotten.tensor_split(len(parts))

@@ -96,16 +96,25 @@ def _accuracy(truth: np.ndarray, guess: np.ndarray) -> Metric:
     )
 
 
+def _f1_of_cells(cells: np.ndarray, draws: np.ndarray, average: str) -> np.ndarray:
+    """Return F1 ``(R,)`` of R tables of counts ``(R, K)`` over K cells ``(2, K)`` of truth and guess.
+
+    As scikit-learn's `f1_score`, which takes one table at a time and a thousand times as long.
+    """
+    labels = np.array([1]) if average == "binary" else np.unique(cells)
+    true, guessed = cells[0] == labels[:, None], cells[1] == labels[:, None]
+    hits = draws @ (true & guessed).T
+    named = draws @ true.T + draws @ guessed.T
+    per_label: np.ndarray = 2 * hits / np.maximum(named, 1)
+    return per_label.mean(axis=1)
+
+
 def _f1(truth: np.ndarray, guess: np.ndarray, classes: int) -> Metric:
     average = "binary" if classes == 2 else "macro"
     # Cells of the confusion matrix are all that F1 needs, so that resamples are drawn from them.
     cells, counts = np.unique(np.stack([truth, guess]), axis=1, return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(truth), counts / len(truth), RESAMPLES)
-    resampled = [
-        f1_score(cells[0], cells[1], sample_weight=draw, average=average, zero_division=0.0)
-        for draw in draws
-    ]
-    low, high = np.percentile(resampled, [2.5, 97.5])
+    low, high = np.percentile(_f1_of_cells(cells, draws, average), [2.5, 97.5])
     return Metric(
         name="f1",
         moment="after",

@@ -37,7 +37,7 @@ class Regression:
         self.validations += 1
         if self.scores is not None:
             return self.scores[self.validations - 1]
-        return -float(self.loss(torch.arange(24))["fit"])
+        return -float(self.loss(torch.arange(24))["fit"].detach())
 
 
 class Stop:

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from engine.data.pairs import PairDataset
 from engine.errors import DataError, InvalidSpec
 from engine.families import Albef, GcnBert, PairModel
 from engine.inputs import Inputs
 from engine.tasks import GraphText
-from engine.tasks.graph_text import _accuracy, _f1
+from engine.tasks.graph_text import _accuracy, _f1, _f1_of_cells
 
 
 @pytest.fixture
@@ -72,6 +73,17 @@ def test_accuracy_and_f1_are_the_ones_by_hand() -> None:
     assert f1.value == pytest.approx(200 / 3)
     assert f1.interval is not None
     assert f1.interval[0] < 200 / 3 < f1.interval[1]
+
+
+@pytest.mark.parametrize(("classes", "average"), [(2, "binary"), (4, "macro")])
+def test_f1_of_many_tables_is_that_of_the_library_for_each(classes: int, average: str) -> None:
+    rng = np.random.default_rng(0)
+    cells = np.stack(np.divmod(np.arange(classes**2), classes))
+    draws = rng.multinomial(30, rng.dirichlet(np.ones(classes**2)), 50)
+    expected = [
+        f1_score(*cells, sample_weight=draw, average=average, zero_division=0.0) for draw in draws
+    ]
+    np.testing.assert_allclose(_f1_of_cells(cells, draws, average), expected)
 
 
 def test_f1_of_three_classes_is_the_mean_over_them() -> None:
