@@ -105,8 +105,8 @@ def _f1_of_cells(cells: np.ndarray, draws: np.ndarray, average: str) -> np.ndarr
     true, guessed = cells[0] == labels[:, None], cells[1] == labels[:, None]
     hits = draws @ (true & guessed).T
     named = draws @ true.T + draws @ guessed.T
-    per_label: np.ndarray = 2 * hits / np.maximum(named, 1)
-    return per_label.mean(axis=1)
+    mean: np.ndarray = np.mean(2 * hits / np.maximum(named, 1), axis=1)
+    return mean
 
 
 def _f1(truth: np.ndarray, guess: np.ndarray, classes: int) -> Metric:
