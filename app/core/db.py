@@ -1,15 +1,22 @@
 """The database: one engine a process, one session a request or task, and the only commit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, LiteralString
 
+import psycopg
 from fastapi import Depends, Request
-from sqlalchemy import Engine, create_engine
+from psycopg import Connection
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 Hook = Callable[[], None]
 _HOOKS = "after_commit"
+_FINALE = "finale"
+# Statements are written so that any plan but a generic one only costs planning.
+_GENERIC_PLANS = "-c plan_cache_mode=force_generic_plan"
 
 
 class Database:
@@ -27,6 +34,7 @@ class Database:
             max_overflow=20,
             pool_pre_ping=True,
             pool_timeout=10,
+            connect_args={"options": f"{_options_of(self.url)} {_GENERIC_PLANS}"},
             hide_parameters=True,  # errors are logged, and parameters are ids of pairs
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)
@@ -40,7 +48,7 @@ class Database:
         with self._sessions() as session:
             try:
                 yield session
-                session.commit()
+                _commit(session)
             except BaseException:
                 session.rollback()
                 raise
@@ -51,6 +59,66 @@ class Database:
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _options_of(url: str) -> str:
+    """Return the server options that the URL itself gives, which ours must not replace."""
+    given = make_url(url).query.get("options", "")
+    return given if isinstance(given, str) else " ".join(given)
+
+
+@dataclass(frozen=True)
+class Finale:
+    """Statements sent to the server in one go with the COMMIT of a transaction.
+
+    Locks that ``last`` takes are held for none of our own time, only for the server's.
+
+    Attributes:
+        last: run as the last of the transaction.
+        then: run right after its COMMIT, in a transaction of their own.
+    """
+
+    last: Sequence[tuple[LiteralString, Sequence[object]]]
+    then: Sequence[LiteralString] = ()
+
+
+def end_with(session: Session, finale: Finale) -> None:
+    """Have ``session``'s transaction end with ``finale``.
+
+    Raises:
+        RuntimeError: it has an end already.
+    """
+    if has_ended(session):
+        raise RuntimeError("A transaction can be given one end only, and this one has it already.")
+    session.info[_FINALE] = finale
+
+
+def has_ended(session: Session) -> bool:
+    """Return whether `end_with` has been called, after which nothing may be added."""
+    return _FINALE in session.info
+
+
+def _commit(session: Session) -> None:
+    finale: Finale | None = session.info.pop(_FINALE, None)
+    if finale is not None:
+        session.flush()
+        _send(session, finale)
+    session.commit()  # after a finale it finds the connection idle, and only lets go of it
+
+
+def _send(session: Session, finale: Finale) -> None:
+    connection = session.connection().connection.driver_connection
+    if not isinstance(connection, Connection):
+        raise TypeError(f"Expected a connection of psycopg 3; got {type(connection).__name__}.")
+    try:
+        with connection.pipeline(), connection.cursor() as cursor:
+            for statement, values in finale.last:
+                cursor.execute(statement, values)
+            cursor.execute("COMMIT")
+            for statement in finale.then:
+                cursor.execute(statement)
+    except psycopg.OperationalError as error:
+        raise OperationalError("COMMIT", None, error) from error
 
 
 def after_commit(session: Session, hook: Hook) -> None:

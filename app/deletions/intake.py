@@ -81,7 +81,9 @@ def record(
         if jobs[line.lineage_id] is None:
             jobs[line.lineage_id] = _new_job(session, queue, values["request_id"], new, line)
     view = _view(new, values, row, jobs, trainings)
-    log.append_quickly(session, _leaf(token_id, view, values))
+    # One without a job is completed at once, and that appends more.
+    append = log.append_quickly if view.jobs else log.append
+    append(session, _leaf(token_id, view, values))
     return view
 
 

@@ -35,7 +35,7 @@ Writer = Annotated[Caller, Depends(require("deletions:write"))]
 _POLL = {"Retry-After": "5"}
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # a plain one would cost a thread
     return Services(request.app.state.queue, request.app.state.signer)
 
 

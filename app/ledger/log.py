@@ -1,14 +1,13 @@
 """The log in PostgreSQL: append, signed heads, proofs; one appender at a time, by a row lock."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, LiteralString
 
-from sqlalchemy import BigInteger, Connection, Engine, Integer, bindparam, select, text
+from sqlalchemy import BigInteger, Integer, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
-from app.core.db import after_commit
+from app.core.db import Finale, end_with, has_ended
 from app.ledger import merkle, tables
 from app.ledger.errors import LogCorrupt, NoSuchLeaf, NoSuchSize
 from app.ledger.records import Record
@@ -16,9 +15,10 @@ from app.ledger.tree_head import NoteError, Signer, TreeHead, verify_note
 
 _APPEND = text("SELECT lethe_append(:kind, :subject, :body)")
 
-_DO_NOT_WAIT = text("SET LOCAL synchronous_commit = off")
+_APPEND_LAST: LiteralString = "SELECT lethe_append(%s, %s, %s)"
+_DO_NOT_WAIT: LiteralString = "SET LOCAL synchronous_commit = off"
 _WAIT = text("SET LOCAL synchronous_commit = on")
-_MARK = text("SELECT pg_logical_emit_message(true, 'lethe', '')")
+_MARK: LiteralString = "SELECT pg_logical_emit_message(true, 'lethe', '')"
 
 _NODES = text(
     "SELECT wanted.level, wanted.position, hash"
@@ -36,33 +36,30 @@ def append(session: Session, record: Record) -> int:
     Takes the log's lock, which is held until the transaction ends: call it last. If the transaction
     rolls back, the leaf was never there.
     """
+    _refuse_after_end(session)
     session.flush()
     values = {"kind": record.kind, "subject": record.subject, "body": record.body()}
     leaf_index: int = session.execute(_APPEND, values).scalar_one()
     return leaf_index
 
 
-def append_quickly(session: Session, record: Record) -> int:
-    """Append like `append`, but do not hold the log's lock while the disk writes.
+def append_quickly(session: Session, record: Record) -> None:
+    """Append ``record`` at the very end of the transaction, in one message with its COMMIT.
 
-    For transactions that many callers run at once. The commit itself does not wait for the disk; a
-    second, tiny one after it does, so that the caller still knows that everything is durable, and
-    callers that wait at the same time share one write. Should the server crash in between, the
-    caller gets an error, and the leaf and what it records are there together or not at all.
-    A transaction that signs a head waits in its own commit after all (`head`).
+    For transactions that many callers run at once: the log is locked for neither our own time nor
+    the disk's. The COMMIT does not wait for the disk, but a second, tiny one in the same message
+    does, so that the caller still knows that everything is durable, and callers that wait at the
+    same time share one write. Should the server crash in between, the caller gets an error, and the
+    leaf and what it records are there together or not at all. Nothing else may be appended, and no
+    head signed, in such a transaction.
     """
-    session.execute(_DO_NOT_WAIT)
-    leaf_index = append(session, record)
-    engine = session.get_bind()
-    after_commit(session, partial(_wait_for_disk, engine))
-    return leaf_index
+    values = (record.kind, record.subject, record.body())
+    end_with(session, Finale([(_DO_NOT_WAIT, ()), (_APPEND_LAST, values)], [_MARK]))
 
 
-def _wait_for_disk(engine: Engine | Connection) -> None:
-    """Commit a message to the write-ahead log, which first makes all before it durable."""
-    with Session(engine) as session:
-        session.execute(_MARK)
-        session.commit()
+def _refuse_after_end(session: Session) -> None:
+    if has_ended(session):
+        raise RuntimeError("append_quickly ends its transaction; append and sign before it.")
 
 
 def append_all(session: Session, records: Iterable[Record]) -> list[int]:
@@ -112,6 +109,7 @@ def head_at(session: Session, signer: Signer, at_size: int) -> TreeHead:
     root_now = root(session, at_size)
     note = session.scalar(_stored_note(at_size))
     if note is None:
+        _refuse_after_end(session)
         # Nobody may see a signed head whose leaves a crash could still take away.
         session.execute(_WAIT)
         row = {"size": at_size, "root": root_now, "note": signer.sign(at_size, root_now).note}

@@ -170,39 +170,58 @@ def durable(database_url: str) -> Iterator[Database]:
 
 
 def test_a_quick_append_is_on_disk_when_its_transaction_is_over(durable: Database) -> None:
+    flushed = text("SELECT pg_current_wal_flush_lsn() > CAST(:lsn AS pg_lsn)")
     for number in range(5):
         with durable.transaction() as session:
-            assert log.append_quickly(session, note(number)) == number
-            assert session.scalar(text("SHOW synchronous_commit")) == "off"
+            session.execute(text("SELECT pg_logical_emit_message(true, 'test', 'before')"))
             written = session.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
+            log.append_quickly(session, note(number))
         with durable.transaction() as session:
-            assert session.scalar(text("SHOW synchronous_commit")) == "on"
-            flushed = text("SELECT pg_current_wal_flush_lsn() > CAST(:lsn AS pg_lsn)")
             assert session.scalar(flushed, {"lsn": written})
+            assert session.scalar(text("SHOW synchronous_commit")) == "on"
+            assert log.size(session) == number + 1
 
 
-def test_a_head_is_never_visible_before_its_leaves_are_on_disk(
-    durable: Database, signer: Signer
+def test_nothing_is_appended_or_signed_after_a_quick_append(
+    database: Database, signer: Signer
 ) -> None:
-    with durable.transaction() as session:
+    for follow in (
+        lambda session: log.append(session, note(2)),
+        lambda session: log.append_quickly(session, note(2)),
+        lambda session: log.head(session, signer),
+    ):
+        with pytest.raises(RuntimeError, match="end"), database.transaction() as session:
+            log.append_quickly(session, note(1))
+            follow(session)
+    with database.transaction() as session:
+        assert log.size(session) == 0
+
+
+def test_a_quick_append_that_fails_takes_its_transaction_along(database: Database) -> None:
+    with database.transaction() as session:
+        session.execute(text("CREATE TABLE beside (number int)"))
+    with pytest.raises(DBAPIError), database.transaction() as session:
+        session.execute(text("INSERT INTO beside VALUES (1)"))
         log.append_quickly(session, note(1))
-        log.head(session, signer)
-        assert session.scalar(text("SHOW synchronous_commit")) == "on"
+        backend = session.scalar(text("SELECT pg_backend_pid()"))
+        with database.transaction() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
+    with database.transaction() as session:
+        assert session.scalar(text("SELECT count(*) FROM beside")) == 0
+        assert log.size(session) == 0
 
 
 def test_quick_and_plain_appenders_share_one_log(database: Database) -> None:
-    def work(worker: int) -> list[int]:
+    def work(worker: int) -> None:
         append = log.append_quickly if worker % 2 else log.append
-        indices = []
         for number in range(10):
             with database.transaction() as session:
-                indices.append(append(session, note(worker * 100 + number)))
-        return indices
+                append(session, note(worker * 100 + number))
 
     with ThreadPoolExecutor(6) as pool:
-        indices = [index for done in pool.map(work, range(6)) for index in done]
-    assert sorted(indices) == list(range(60))
+        list(pool.map(work, range(6)))
     with database.transaction() as session:
+        assert log.size(session) == 60
         assert log.root(session, 60) == merkle.root_hash(leaf_hashes(session))
 
 
