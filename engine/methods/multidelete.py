@@ -74,7 +74,7 @@ class MultiDeleteParams(MethodParams):
         description="points of validation utility that the selected epoch may lose",
     )
     target: float = Field(
-        default=25.0,
+        default=20.0,
         ge=0,
         le=50,
         description="D_f that is enough: of the epochs that reach it, the most useful is selected",
@@ -105,28 +105,28 @@ class TaskDefaults:
 
 CLASSIFICATION = TaskDefaults(
     alpha=2.0,
-    beta=5.0,
+    beta=20.0,
     gamma=0.1,
     similarity=0.0,
     kept_similarity=0.0,
     mismatched=0.0,
-    learning_rate=1e-3,
+    learning_rate=5e-4,
     retain_ratio=4.0,
     epochs=120,
     least_steps=200,
 )
 # What ranks in retrieval is a similarity: it is decoupled and retained as well.
 RANKING = TaskDefaults(
-    alpha=1.0,
-    beta=5.0,
+    alpha=1.5,
+    beta=20.0,
     gamma=1.0,
     similarity=0.3,
     kept_similarity=10.0,
     mismatched=1.0,
-    learning_rate=3e-4,
+    learning_rate=5e-4,
     retain_ratio=1.0,
-    epochs=20,
-    least_steps=100,
+    epochs=12,
+    least_steps=200,
 )
 
 
