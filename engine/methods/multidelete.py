@@ -104,7 +104,7 @@ class TaskDefaults:
 
 
 CLASSIFICATION = TaskDefaults(
-    alpha=2.0,
+    alpha=6.0,
     beta=20.0,
     gamma=0.1,
     similarity=0.0,
@@ -125,7 +125,7 @@ RANKING = TaskDefaults(
     mismatched=1.0,
     learning_rate=5e-4,
     retain_ratio=1.0,
-    epochs=12,
+    epochs=20,
     least_steps=200,
 )
 
