@@ -67,7 +67,9 @@ class PostgresServer(ServerProcess):
         options: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(data_dir, temporary=temporary)
-        self.options = {"max_connections": "200", **(options or {})}
+        # Errors are logged without the values at fault: ids of pairs are among them.
+        quiet = {"log_error_verbosity": "terse", "log_min_error_statement": "panic"}
+        self.options = {"max_connections": "200", **quiet, **(options or {})}
         self._owner = server_account()
         self._home = self.data_dir
         self._sockets = self.data_dir

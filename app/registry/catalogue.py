@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.problems import MOST_POINTERS
 from app.registry.errors import ParametersInvalid, UnknownComponent
+from app.registry.pretrained import foreign
 
 C = TypeVar("C")
 
@@ -97,6 +98,12 @@ class Catalogue(BaseModel):
     def check_config(self, family: str, config: dict[str, Any]) -> None:
         """Raise `ParametersInvalid` unless ``config`` is a configuration of ``family``."""
         check(self._named("family", self.families, family).config_schema, config, "#/config")
+        faults = list(foreign(config, "#/config"))
+        if faults:
+            raise ParametersInvalid(
+                "A configuration may name the encoders that are installed, and no folder or hub.",
+                pointers=faults,
+            )
 
     def check_training(self, task: str, training: dict[str, Any]) -> None:
         """Raise `ParametersInvalid` unless ``training`` is a recipe of ``task``."""

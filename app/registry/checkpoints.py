@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.registry.errors import CheckpointInvalid, FileRefused
+from app.registry.pretrained import foreign
 
 WEIGHTS = "model.safetensors"
 SUMS = "SHA256SUMS"
@@ -98,7 +99,10 @@ def check_whole(digests: Mapping[str, str], expected: str | None) -> str:
 
 
 def _check_json(path: str, text: str) -> None:
-    if not isinstance(json.loads(text), dict):
+    members = json.loads(text)
+    if next(foreign(members), None) is not None:
+        raise FileRefused(f"{path} names a pretrained encoder that is not installed here.")
+    if not isinstance(members, dict):
         raise FileRefused(f"{path} must hold a JSON object.")
 
 

@@ -35,15 +35,19 @@ class AlbefConfig(FamilyConfig):
     patch_size: tuple[int, int] = Field(default=(8, 8), description="height and width in pixels")
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    hidden_size: int = Field(default=128, ge=8, description="d, of image and text tokens")
-    heads: int = Field(default=4, ge=1)
-    vision_layers: int = Field(default=4, ge=1)
-    text_layers: int = Field(default=4, ge=2, description="n: half read the text, half fuse")
-    feed_forward: int = Field(default=4, ge=1, description="width of the FFN, in units of d")
-    projection_size: int = Field(default=128, ge=2, description="p, of the contrastive vectors")
+    hidden_size: int = Field(default=128, ge=8, le=4096, description="d, of image and text tokens")
+    heads: int = Field(default=4, ge=1, le=128)
+    vision_layers: int = Field(default=4, ge=1, le=96)
+    text_layers: int = Field(default=4, ge=2, le=96, description="n: half read the text, half fuse")
+    feed_forward: int = Field(default=4, ge=1, le=16, description="width of the FFN, in units of d")
+    projection_size: int = Field(
+        default=128, ge=2, le=4096, description="p, of the contrastive vectors"
+    )
     temperature: float = Field(default=0.07, ge=0.001, le=0.5, description="initial; it is trained")
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    vocabulary: int = Field(default=2000, ge=260, description="largest size of an own tokenizer")
+    vocabulary: int = Field(
+        default=2000, ge=260, le=1_000_000, description="largest size of an own tokenizer"
+    )
     max_text_tokens: int = Field(default=64, ge=4, le=512)
     classes: int | None = Field(
         default=None, ge=2, description="of the head; None: 2, match or not"

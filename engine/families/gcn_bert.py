@@ -44,12 +44,18 @@ class GcnBertConfig(FamilyConfig):
     trainable_text_layers: int = Field(
         default=0, ge=0, description="last layers of it that are trained"
     )
-    hidden_size: int = Field(default=128, ge=8, description="d, of graph, text and fused vectors")
+    hidden_size: int = Field(
+        default=128, ge=8, le=4096, description="d, of graph, text and fused vectors"
+    )
     graph_layers: int = Field(default=2, ge=1, le=6)
-    text_width: int = Field(default=64, ge=8, description="of an own BERT and own node vectors")
-    text_layers: int = Field(default=2, ge=1, description="of an own BERT")
-    heads: int = Field(default=4, ge=1, description="of an own BERT")
-    vocabulary: int = Field(default=4000, ge=260, description="largest size of an own tokenizer")
+    text_width: int = Field(
+        default=64, ge=8, le=4096, description="of an own BERT and own node vectors"
+    )
+    text_layers: int = Field(default=2, ge=1, le=96, description="of an own BERT")
+    heads: int = Field(default=4, ge=1, le=128, description="of an own BERT")
+    vocabulary: int = Field(
+        default=4000, ge=260, le=1_000_000, description="largest size of an own tokenizer"
+    )
     max_text_tokens: int = Field(default=128, ge=4, le=512)
     max_node_tokens: int = Field(default=24, ge=4, le=512)
     dropout: float = Field(default=0.4, ge=0, lt=1)

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from app.registry.catalogue import catalogue
+from app.registry.checkpoints import check_content
+from app.registry.errors import FileRefused, ParametersInvalid
+from app.registry.pretrained import foreign
+
+
+@pytest.mark.parametrize("name", ["/etc", "../weights", "someone/bert", "", 7, ["minilm"]])
+def test_a_folder_or_hub_name_is_pointed_at(name: object) -> None:
+    found = list(foreign({"steps": [{"pretrained_text": name}]}))
+    assert [fault["pointer"] for fault in found] == ["#/steps/0/pretrained_text"]
+
+
+@pytest.mark.parametrize("name", ["auto", "minilm", None])
+def test_installed_encoders_and_none_are_accepted(name: str | None) -> None:
+    assert not list(foreign({"pretrained": name, "pretrained_sha256": "ab" * 32}))
+
+
+def test_a_configuration_cannot_name_a_folder() -> None:
+    with pytest.raises(ParametersInvalid) as refused:
+        catalogue().check_config("albef", {"pretrained_text": "/etc"})
+    assert refused.value.pointers[0]["pointer"] == "#/config/pretrained_text"
+
+
+def test_a_size_that_no_machine_has_is_refused() -> None:
+    with pytest.raises(ParametersInvalid):
+        catalogue().check_config("albef", {"hidden_size": 100_000_000})
+
+
+@pytest.mark.parametrize("path", ["config.json", "lethe.json"])
+def test_an_uploaded_checkpoint_cannot_name_a_folder(path: str, tmp_path: Path) -> None:
+    file = tmp_path / path
+    file.write_text('{"initial_config": {"pretrained": "/etc"}}')
+    with pytest.raises(FileRefused, match="not installed"):
+        check_content(path, file, file.stat().st_size)
