@@ -65,7 +65,7 @@ def test_an_error_is_told_with_its_code(tmp_path: Path, spec: dict[str, Any]) ->
 def test_a_killed_run_goes_on_in_a_new_process_to_the_same_bytes(
     tmp_path: Path, spec: dict[str, Any], number: signal.Signals
 ) -> None:
-    long = {**spec, "training": {"epochs": 60, "batch_size": 16}}
+    long = {**spec, "training": {"epochs": 400, "batch_size": 16}}
     process = start(tmp_path, long)
     _wait_for_training(process)
     process.send_signal(number)
