@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from engine.errors import CheckpointError, StorageFull
 from engine.families import PairModel, families
-from engine.families.weights import WEIGHTS
+from engine.families.weights import WEIGHTS, misfit
 
 CARD = "lethe.json"
 README = "README.md"
@@ -111,9 +112,19 @@ def load_checkpoint(directory: Path) -> LoadedCheckpoint:
         raise CheckpointError(f"{CARD} names the family {name!r}; known are {', '.join(families)}")
     with _storage_errors(directory):
         model = families.get(name).load(directory)
-    if card.get("config") != model.config.model_dump(mode="json"):
-        raise CheckpointError(f"the configuration in {CARD} is not the one in config.json")
+    _check_config(model, card.get("config"))
     return LoadedCheckpoint(model.eval(), card, digest)
+
+
+def _check_config(model: PairModel, described: object) -> None:
+    """Refuse a card that describes another model; fields that came later have their defaults."""
+    kind = type(model.config)
+    try:
+        found = kind.model_validate(described)
+    except ValidationError as error:
+        raise misfit(CARD, kind, error) from error
+    if found != model.config:
+        raise CheckpointError(f"the configuration in {CARD} is not the one in config.json")
 
 
 def verify_checkpoint(directory: Path) -> CheckpointDigest:

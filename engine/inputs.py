@@ -110,9 +110,23 @@ class Inputs:
         return self.gallery
 
     def encode(self, model: PairModel, rows: Tensor) -> tuple[Encoding, Encoding]:
-        """Return the unimodal encodings of the items and the texts of pairs ``rows`` ``(B,)``."""
-        items = self.encode_items(model, self.item_rows[rows, 0])
-        return items, self.encode_texts(model, self.text_rows[rows])
+        """Return the unimodal encodings of the items and the texts of pairs ``rows`` ``(B,)``.
+
+        The k items of a pair are one encoding; see `Encoding.join`.
+        """
+        return self.encode_across(model, rows, rows)
+
+    def encode_across(
+        self, model: PairModel, items_of: Tensor, texts_of: Tensor
+    ) -> tuple[Encoding, Encoding]:
+        """Return the encodings of the items of pairs ``items_of`` and texts of ``texts_of``."""
+        items = self.encode_items_of(model, items_of)
+        return items, self.encode_texts(model, self.text_rows[texts_of])
+
+    def encode_items_of(self, model: PairModel, rows: Tensor) -> Encoding:
+        """Encode the k items of pairs ``rows`` ``(B,)``, joined to one encoding of each pair."""
+        found = self.encode_items(model, self.item_rows[rows].flatten())
+        return found.join(self.item_rows.shape[1])
 
     def encode_items(self, model: PairModel, item_rows: Tensor) -> Encoding:
         """Encode items by item row ``(B,)``; an item that stands there twice is encoded once."""

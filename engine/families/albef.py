@@ -5,8 +5,13 @@ the text and attend to the image tokens (f_M). Two projections of the unimodal [
 the contrastive similarity (ITC), and a head on the fused [CLS] says "match" (ITM) or gives a
 class.
 
+Pairs of two images (NLVR): each fusion layer becomes two blocks of self-attention, cross-attention
+and FFN that follow one another, the first sees image 1 and the second image 2; the two share the
+keys and values of cross-attention (their section on NLVR2).
+
 What differs from the paper: no momentum model and no masked-language head, which unlearning does
-not use.
+not use; the head on the fused [CLS] is linear for classes, too; two blocks that start from nothing
+are drawn apart, those of a pretrained text model start alike; no text-assignment pretraining.
 """
 
 from collections.abc import Sequence
@@ -14,76 +19,24 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertConfig, ViTConfig, ViTModel
+from transformers import BertConfig, ViTModel
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer
 
 from engine.data.pairs import PairDataset
-from engine.errors import CheckpointError, InvalidSpec
-from engine.families import pretrained, weights
+from engine.errors import InvalidSpec
+from engine.families import pretrained, starting, weights
+from engine.families.albef_layers import (
+    AlbefConfig,
+    bert_config,
+    fusion_block,
+    share_projections,
+    vit_config,
+)
 from engine.families.base import Encoding, FamilyConfig, Fused, PairModel, Part, families
 from engine.families.images import ImageTable, image_table, normalise
-from engine.tokenizers import TextTokenizer, TokenBatch, TokenTable, train_tokenizer
-
-
-class AlbefConfig(FamilyConfig):
-    """Sizes of ALBEF; the defaults train from nothing on a CPU, see also `published`."""
-
-    image_size: tuple[int, int] = Field(default=(64, 64), description="height and width in pixels")
-    patch_size: tuple[int, int] = Field(default=(8, 8), description="height and width in pixels")
-    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    hidden_size: int = Field(default=128, ge=8, le=4096, description="d, of image and text tokens")
-    heads: int = Field(default=4, ge=1, le=128)
-    vision_layers: int = Field(default=4, ge=1, le=96)
-    text_layers: int = Field(default=4, ge=2, le=96, description="n: half read the text, half fuse")
-    feed_forward: int = Field(default=4, ge=1, le=16, description="width of the FFN, in units of d")
-    projection_size: int = Field(
-        default=128, ge=2, le=4096, description="p, of the contrastive vectors"
-    )
-    temperature: float = Field(default=0.07, ge=0.001, le=0.5, description="initial; it is trained")
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    vocabulary: int = Field(
-        default=2000, ge=260, le=1_000_000, description="largest size of an own tokenizer"
-    )
-    max_text_tokens: int = Field(default=64, ge=4, le=512)
-    classes: int | None = Field(
-        default=None, ge=2, description="of the head; None: 2, match or not"
-    )
-    pretrained_text: str | None = Field(default=None, description="folder, hub name or 'minilm'")
-    pretrained_vision: str | None = Field(default=None, description="folder or hub name of a ViT")
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> "AlbefConfig":
-        for side, patch in zip(self.image_size, self.patch_size, strict=True):
-            if patch < 1 or side < patch or side % patch:
-                raise ValueError(
-                    f"image_size {self.image_size} is no multiple of {self.patch_size}"
-                )
-        if self.hidden_size % self.heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of heads {self.heads}"
-            )
-        if self.text_layers % 2:
-            raise ValueError(f"text_layers {self.text_layers} must be even: one half fuses")
-        return self
-
-    @classmethod
-    def published(cls) -> "AlbefConfig":
-        """Return the sizes of the paper: ViT-B/16 at 384 pixels, BERT-base with 6 + 6 layers."""
-        return cls(
-            image_size=(384, 384),
-            patch_size=(16, 16),
-            hidden_size=768,
-            heads=12,
-            vision_layers=12,
-            text_layers=12,
-            projection_size=256,
-            dropout=0.1,
-            vocabulary=30522,
-        )
+from engine.tokenizers import TextTokenizer, TokenBatch, TokenTable
 
 
 @families.register("albef")
@@ -94,21 +47,26 @@ class Albef(PairModel):
     modality = "image"
     config_class = AlbefConfig
     contrastive = True
+    item_counts = (1, 2)
     config: AlbefConfig
 
     def __init__(self, config: AlbefConfig, tokenizer: TextTokenizer) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        bert = _bert_config(config, tokenizer.pad_id)
+        bert = bert_config(config, tokenizer.pad_id)
         half, d = config.text_layers // 2, config.hidden_size
-        self.vision = ViTModel(_vit_config(config), add_pooling_layer=False)
+        self.vision = ViTModel(vit_config(config), add_pooling_layer=False)
         self.embeddings = BertEmbeddings(bert)
         self.text_layers = nn.ModuleList(BertLayer(bert, layer_idx=i) for i in range(half))
-        fusing = _bert_config(config, tokenizer.pad_id, fusion=True)
+        fusing = bert_config(config, tokenizer.pad_id, fusion=True)
         self.fusion_layers = nn.ModuleList(
-            _bidirectional(BertLayer(fusing, layer_idx=i)) for i in range(half, config.text_layers)
+            fusion_block(fusing, i)
+            for i in range(half, config.text_layers)
+            for _ in range(self.items_per_pair)
         )
+        if self.items_per_pair == 2:
+            share_projections(self.fusion_layers)
         self.item_projection = nn.Linear(d, config.projection_size)
         self.text_projection = nn.Linear(d, config.projection_size)
         self.raw_temperature = nn.Parameter(torch.tensor(config.temperature))
@@ -135,15 +93,20 @@ class Albef(PairModel):
     @classmethod
     def build(cls, config: FamilyConfig, dataset: PairDataset, seed: int) -> Self:
         """Make a model with ``classes`` of the data set; see `PairModel.build`."""
-        if not isinstance(config, AlbefConfig):
-            raise InvalidSpec(f"albef needs an AlbefConfig, and got {type(config).__name__}")
-        config = config.model_copy(update={"classes": _classes(config, dataset)})
+        given = starting.expect(config, AlbefConfig, cls.family)
+        config = given.model_copy(
+            update={
+                "classes": starting.classes_for(given.classes, dataset),
+                "images": starting.images_for(given.images, dataset),
+            }
+        )
         with weights.seeded(seed):
+            if config.pretrained is not None:
+                source = cls.load(pretrained.resolve(config.pretrained))
+                return cls._from_albef(config, source, matching=dataset.classes is None)
             if config.pretrained_text is None:
-                texts = [pair.text for pair in dataset.split("train")]
-                tokenizer = train_tokenizer(texts, config.vocabulary)
-                sized = config.model_copy(update={"vocabulary": tokenizer.vocabulary})
-                model = cls(sized, tokenizer)
+                texts = starting.training_texts(dataset)
+                model = cls(*starting.own_tokenizer(config, texts))
             else:
                 model = cls._from_text(config, pretrained.resolve(config.pretrained_text))
             if config.pretrained_vision is not None:
@@ -156,15 +119,40 @@ class Albef(PairModel):
         bert = pretrained.load_bert(folder)
         sized = config.model_copy(update={"vocabulary": bert.config.vocab_size})
         model = cls(sized, TextTokenizer.load(folder))
-        _refuse_other_sizes(_bert_config(sized, model.tokenizer.pad_id), bert.config)
+        _refuse_other_sizes(bert_config(sized, model.tokenizer.pad_id), bert.config)
         with torch.no_grad():
             positions = bert.embeddings.position_embeddings
             positions.weight = nn.Parameter(positions.weight[: config.max_text_tokens].clone())
         model.embeddings.load_state_dict(bert.embeddings.state_dict())
-        mine = [*model.text_layers, *model.fusion_layers]
-        for layer, source in zip(mine, bert.encoder.layer, strict=True):
-            layer.load_state_dict(source.state_dict(), strict=False)
+        half = len(model.text_layers)
+        _fill(model.text_layers, bert.encoder.layer[:half])
+        _fill(model.fusion_layers, bert.encoder.layer[half:])
         return model
+
+    @classmethod
+    def _from_albef(cls, config: AlbefConfig, source: Self, *, matching: bool) -> Self:
+        """Start from another ALBEF; the head of another task than matching is drawn anew."""
+        if source.items_per_pair > (config.images or 1):
+            raise InvalidSpec(
+                "the pretrained ALBEF has fusion blocks for pairs of 2 images, and the data set's "
+                "pairs have 1"
+            )
+        own = {"classes", "images", "dropout", "pretrained"}
+        model = cls(
+            source.config.model_copy(update=config.model_dump(include=own)), source.tokenizer
+        )
+        _fill(model.fusion_layers, source.fusion_layers)
+        kept = ("vision", "embeddings", "text_layers", "item_projection", "text_projection")
+        for name in (*kept, "head") if matching and config.classes == 2 else kept:
+            model.get_submodule(name).load_state_dict(source.get_submodule(name).state_dict())
+        with torch.no_grad():
+            model.raw_temperature.copy_(source.raw_temperature)
+        return model
+
+    @property
+    def items_per_pair(self) -> int:
+        """Images of a pair."""
+        return self.config.images or 1
 
     def prepare_items(self, items: Sequence[Any]) -> ImageTable:
         """Resize images to ``image_size``, as bytes; see `ImageTable`."""
@@ -198,16 +186,19 @@ class Albef(PairModel):
     def fuse(self, item: Encoding, text: Encoding) -> Fused:
         """Fusion layers: text tokens attend to one another in both directions, and to image tokens.
 
-        Every token of a ViT counts, so that cross-attention needs no mask.
+        Of a pair with two images each block sees one, in turns. Every token of a ViT counts, so
+        that cross-attention needs no mask.
         """
         tokens, mask = text.tokens, text.mask[:, None, None, :]
-        for layer in self.fusion_layers:
-            tokens = layer(tokens, mask, item.tokens)
+        images = item.tokens.chunk(self.items_per_pair, dim=1)
+        for number, block in enumerate(self.fusion_layers):
+            tokens = block(tokens, mask, images[number % len(images)])
         readout = tokens[:, 0]
         return Fused(readout, self.head(readout))
 
     def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
         """Return the ITC vectors of items and texts ``(B, p)``, of length 1."""
+        self.refuse_image_pairs()
         return (
             functional.normalize(self.item_projection(item.pooled), dim=-1),
             functional.normalize(self.text_projection(text.pooled), dim=-1),
@@ -218,17 +209,10 @@ class Albef(PairModel):
         """ITC temperature between 0.001 and 0.5, a scalar."""
         return self.raw_temperature.clamp(0.001, 0.5)
 
-    def parts(self) -> dict[Part, list[tuple[str, nn.Parameter]]]:
-        """Return every parameter by part; the ITC projections and temperature belong to fusion."""
-        found: dict[Part, list[tuple[str, nn.Parameter]]] = {
-            "item": [],
-            "text": [],
-            "fusion": [],
-            "head": [],
-        }
-        for name, parameter in self.named_parameters():
-            found[_PART_OF.get(name.split(".")[0], "fusion")].append((name, parameter))
-        return found
+    @staticmethod
+    def part_of(name: str) -> Part:
+        """Return the part; the ITC projections and the temperature belong to fusion."""
+        return _PART_OF.get(name.partition(".")[0], "fusion")
 
     def save(self, directory: Path) -> None:
         """Write weights, configuration and tokenizer; loading needs no pretrained model."""
@@ -241,13 +225,17 @@ class Albef(PairModel):
         """Read what `save` wrote; raises `CheckpointError`."""
         config = weights.load_config(AlbefConfig, directory)
         tokenizer = TextTokenizer.load(directory)
-        if tokenizer.vocabulary > config.vocabulary:
-            raise CheckpointError(
-                f"the tokenizer has {tokenizer.vocabulary} tokens and the model {config.vocabulary}"
-            )
+        tokenizer.check_fits(config.vocabulary)
         model = cls(config, tokenizer)
         weights.load_weights(model, directory)
         return model
+
+
+def _fill(layers: nn.ModuleList, sources: nn.ModuleList) -> None:
+    """Copy weights into as many layers, or into twice as many blocks, each source into two."""
+    copies = len(layers) // len(sources)
+    for number, layer in enumerate(layers):
+        layer.load_state_dict(sources[number // copies].state_dict(), strict=False)
 
 
 _PART_OF: dict[str, Part] = {
@@ -257,53 +245,6 @@ _PART_OF: dict[str, Part] = {
     "head": "head",
 }
 """Part by first word of the parameter's name; everything else is fusion."""
-
-
-def _classes(config: AlbefConfig, dataset: PairDataset) -> int:
-    if config.classes is not None and dataset.classes not in (None, config.classes):
-        raise InvalidSpec(
-            f"config.classes is {config.classes}, and the data set has {dataset.classes}"
-        )
-    return config.classes or dataset.classes or 2
-
-
-def _vit_config(config: AlbefConfig) -> ViTConfig:
-    sizes = ViTConfig(
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.vision_layers,
-        num_attention_heads=config.heads,
-        intermediate_size=config.feed_forward * config.hidden_size,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
-    )
-    return pretrained.with_sdpa(sizes)
-
-
-def _bert_config(config: AlbefConfig, pad_id: int, *, fusion: bool = False) -> BertConfig:
-    """Return the configuration of the text layers, or of the fusion layers with cross-attention."""
-    sizes = BertConfig(
-        vocab_size=config.vocabulary,
-        pad_token_id=pad_id,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.text_layers,
-        num_attention_heads=config.heads,
-        intermediate_size=config.feed_forward * config.hidden_size,
-        max_position_embeddings=config.max_text_tokens,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
-        # BertLayer has cross-attention only as a "decoder", see _bidirectional.
-        is_decoder=fusion,
-        add_cross_attention=fusion,
-    )
-    return pretrained.with_sdpa(sizes)
-
-
-def _bidirectional(layer: BertLayer) -> BertLayer:
-    """Let every token of a decoder's layer see the tokens after it, too."""
-    layer.attention.self.is_causal = False
-    return layer
 
 
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

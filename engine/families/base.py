@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
+from engine.errors import InvalidSpec
 from engine.registry import Registry
 from engine.spec import Modality, Update
 
@@ -21,17 +22,34 @@ if TYPE_CHECKING:
     from engine.data.pairs import PairDataset
 
 Part = Literal["item", "text", "fusion", "head"]
+MULTIPLE_OF = "x-multiple-of"
 
 
 class FamilyConfig(BaseModel):
-    """Sizes of a family; stored in the checkpoint, served by the API's catalogue."""
+    """Sizes of a family; stored in the checkpoint, served by the API's catalogue.
+
+    ``x-multiple-of`` in the schema's extras lists pairs of fields, the first a multiple of the
+    second; for fields of several sides, side by side. It is checked here and by whoever has the
+    schema alone.
+    """
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="after")
+    def _multiples_hold(self) -> Self:
+        extras = self.model_config.get("json_schema_extra")
+        rules: Any = extras.get(MULTIPLE_OF, []) if isinstance(extras, dict) else []
+        for field, divisor in rules:
+            value, unit = getattr(self, field), getattr(self, divisor)
+            sides = zip(value, unit, strict=True) if isinstance(value, tuple) else [(value, unit)]
+            if any(whole % part for whole, part in sides):
+                raise ValueError(f"{field} {value} is no multiple of {divisor} {unit}")
+        return self
 
 
 @dataclass
 class Encoding:
-    """Output of one unimodal encoder.
+    """Output of one unimodal encoder; a pair of k images has them joined: T is k T_v, d is k d.
 
     Attributes:
         tokens: ``(B, T, d)``.
@@ -47,6 +65,21 @@ class Encoding:
         """Return the encodings of ``rows`` ``(B',)`` of this batch, in that order."""
         rows = rows.to(self.pooled.device)
         return Encoding(self.tokens[rows], self.mask[rows], self.pooled[rows])
+
+    def join(self, count: int) -> "Encoding":
+        """Return each ``count`` encodings that follow one another as one.
+
+        Their tokens stand one after the other: ``(count * B, T, d)`` to ``(B, count * T, d)``, and
+        pooled ``(count * B, d)`` to ``(B, count * d)``.
+        """
+        if count == 1:
+            return self
+        pairs = len(self.pooled) // count
+        return Encoding(
+            self.tokens.reshape(pairs, -1, self.tokens.shape[-1]),
+            self.mask.reshape(pairs, -1),
+            self.pooled.reshape(pairs, -1),
+        )
 
 
 @dataclass
@@ -74,7 +107,13 @@ class PairModel(nn.Module, ABC):
     config_class: ClassVar[type[FamilyConfig]]
     contrastive: ClassVar[bool] = False
     """Whether `project` and `temperature` are there, which retrieval needs."""
-    items_per_pair: ClassVar[int] = 1
+    matching: ClassVar[bool] = True
+    """Whether class 1 of two in `fuse`'s logits is a trained "match" (ITM). Without it retrieval
+    trains, ranks and scores by the cosine of `project` alone."""
+    classifies: ClassVar[bool] = True
+    """Whether there is a class head, which every task with labels needs."""
+    item_counts: ClassVar[tuple[int, ...]] = (1,)
+    """How many images or graphs a pair may have."""
     config: FamilyConfig
 
     @classmethod
@@ -94,6 +133,11 @@ class PairModel(nn.Module, ABC):
     def clone(self) -> Self:
         """Return a copy that shares no trained parameter with this model."""
         return copy.deepcopy(self)
+
+    @property
+    def items_per_pair(self) -> int:
+        """How many images or graphs each pair has that this model reads, one of `item_counts`."""
+        return 1
 
     @abstractmethod
     def prepare_items(self, items: Sequence[Any]) -> Any:
@@ -117,20 +161,36 @@ class PairModel(nn.Module, ABC):
 
     @abstractmethod
     def fuse(self, item: Encoding, text: Encoding) -> Fused:
-        """f_M and head: row i of ``item`` with row i of ``text``."""
+        """f_M and head: row i of ``item``, k items joined (`Encoding.join`), with row i of ``text``."""
 
     def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
         """Return unit vectors ``(B, p)`` of items and texts whose cosine ranks (ITC)."""
         raise NotImplementedError(f"{self.family} has no contrastive projections")
+
+    def refuse_image_pairs(self) -> None:
+        """Raise `InvalidSpec` when a pair has two images: no cosine ranks them."""
+        if self.items_per_pair > 1:
+            raise InvalidSpec(
+                f"this {self.family} was built for pairs of {self.items_per_pair} images, "
+                "and similarities rank single ones"
+            )
 
     @property
     def temperature(self) -> Tensor:
         """ITC temperature, a scalar."""
         raise NotImplementedError(f"{self.family} has no contrastive temperature")
 
+    @staticmethod
     @abstractmethod
+    def part_of(name: str) -> Part:
+        """Return the part that the parameter ``name`` belongs to."""
+
     def parts(self) -> dict[Part, list[tuple[str, nn.Parameter]]]:
-        """Return every parameter exactly once, named, by part."""
+        """Return every parameter exactly once, named, by part; a part may be empty."""
+        found: dict[Part, list[tuple[str, nn.Parameter]]] = {part: [] for part in get_args(Part)}
+        for name, parameter in self.named_parameters():
+            found[self.part_of(name)].append((name, parameter))
+        return found
 
     def set_trainable(self, update: Update) -> list[nn.Parameter]:
         """Let gradients through what ``update`` selects, nowhere else, and return those parameters.
@@ -162,4 +222,4 @@ class PairModel(nn.Module, ABC):
         return next(self.parameters()).device
 
 
-families: Registry[type[PairModel]] = Registry("families")
+families: Registry[type[PairModel]] = Registry("families", PairModel)

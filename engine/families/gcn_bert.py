@@ -17,61 +17,26 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, global_mean_pool
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from engine.data.pairs import PairDataset
 from engine.errors import CheckpointError, InvalidSpec
-from engine.families import pretrained, weights
-from engine.families.base import Encoding, FamilyConfig, Fused, PairModel, Part, families
+from engine.families import pretrained, starting, weights
+from engine.families.base import (
+    Encoding,
+    FamilyConfig,
+    Fused,
+    PairModel,
+    Part,
+    families,
+)
+from engine.families.gcn_bert_sizes import GcnBertConfig, own_bert, resolved
 from engine.families.graphs import GraphBatch, GraphTable, graph_table
 from engine.families.sentences import FrozenEncoder, bert_tokens, frozen_encoder, mean_of
 from engine.spec import Update
-from engine.tokenizers import TextTokenizer, TokenBatch, TokenTable, train_tokenizer
-
-
-class GcnBertConfig(FamilyConfig):
-    """Sizes of GCN + BERT."""
-
-    pretrained: str | None = Field(
-        default="auto",
-        description="frozen BERT: folder, hub name, 'minilm', None (an own one is trained), or "
-        "'auto': minilm where it is installed",
-    )
-    pretrained_sha256: str | None = Field(default=None, description="of that encoder; filled in")
-    trainable_text_layers: int = Field(
-        default=0, ge=0, description="last layers of it that are trained"
-    )
-    hidden_size: int = Field(
-        default=128, ge=8, le=4096, description="d, of graph, text and fused vectors"
-    )
-    graph_layers: int = Field(default=2, ge=1, le=6)
-    text_width: int = Field(
-        default=64, ge=8, le=4096, description="of an own BERT and own node vectors"
-    )
-    text_layers: int = Field(default=2, ge=1, le=96, description="of an own BERT")
-    heads: int = Field(default=4, ge=1, le=128, description="of an own BERT")
-    vocabulary: int = Field(
-        default=4000, ge=260, le=1_000_000, description="largest size of an own tokenizer"
-    )
-    max_text_tokens: int = Field(default=128, ge=4, le=512)
-    max_node_tokens: int = Field(default=24, ge=4, le=512)
-    dropout: float = Field(default=0.4, ge=0, lt=1)
-    classes: int | None = Field(default=None, ge=2, description="None: those of the data set")
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> "GcnBertConfig":
-        if self.text_width % self.heads:
-            raise ValueError(
-                f"text_width {self.text_width} must be a multiple of heads {self.heads}"
-            )
-        if self.pretrained is None and self.trainable_text_layers:
-            raise ValueError(
-                "trainable_text_layers needs a pretrained encoder; an own one is trained whole"
-            )
-        return self
+from engine.tokenizers import TextTokenizer, TokenBatch, TokenTable
 
 
 @dataclass(frozen=True)
@@ -123,7 +88,7 @@ class GcnBert(PairModel):
     def _text_encoder(self) -> BertModel | None:
         """Return the BERT whose weights belong to this model, or None for a frozen one."""
         if self._folder is None:
-            own = BertModel(_own_bert(self.config), add_pooling_layer=False)
+            own = BertModel(own_bert(self.config), add_pooling_layer=False)
             weights.initialise(own)
             return own
         if self.config.trainable_text_layers:
@@ -148,9 +113,7 @@ class GcnBert(PairModel):
     @classmethod
     def build(cls, config: FamilyConfig, dataset: PairDataset, seed: int) -> Self:
         """Make a model with ``classes`` of the data set; see `PairModel.build`."""
-        if not isinstance(config, GcnBertConfig):
-            raise InvalidSpec(f"gcn_bert needs a GcnBertConfig, and got {type(config).__name__}")
-        chosen = _resolved(config, dataset)
+        chosen = resolved(starting.expect(config, GcnBertConfig, cls.family), dataset)
         with weights.seeded(seed):
             if chosen.pretrained is None:
                 return cls._from_nothing(chosen, dataset)
@@ -163,13 +126,11 @@ class GcnBert(PairModel):
 
     @classmethod
     def _from_nothing(cls, config: GcnBertConfig, dataset: PairDataset) -> Self:
-        train = dataset.split("train")
-        texts = [pair.text for pair in train]
         nodes: dict[str, None] = {}
-        for pair in train:
+        for pair in dataset.split("train"):
             nodes.update(dict.fromkeys(dataset.items.load(pair.items[0]).texts))
-        tokenizer = train_tokenizer([*texts, *nodes], config.vocabulary)
-        return cls(config.model_copy(update={"vocabulary": tokenizer.vocabulary}), tokenizer, None)
+        texts = [*starting.training_texts(dataset), *nodes]
+        return cls(*starting.own_tokenizer(config, texts), None)
 
     def _start_from(self, folder: Path) -> None:
         """Copy a published BERT whose last layers this model trains."""
@@ -246,17 +207,10 @@ class GcnBert(PairModel):
         readout = torch.cat([both, self.ffn(both)], dim=-1)
         return Fused(readout, self.head(self.dropout(readout)))
 
-    def parts(self) -> dict[Part, list[tuple[str, nn.Parameter]]]:
-        """Return every parameter by part; a frozen encoder's weights belong to no model."""
-        found: dict[Part, list[tuple[str, nn.Parameter]]] = {
-            "item": [],
-            "text": [],
-            "fusion": [],
-            "head": [],
-        }
-        for name, parameter in self.named_parameters():
-            found[_PART_OF[name.split(".")[0]]].append((name, parameter))
-        return found
+    @staticmethod
+    def part_of(name: str) -> Part:
+        """Return the part; a frozen encoder's weights belong to no model."""
+        return _PART_OF[name.partition(".")[0]]
 
     def set_trainable(self, update: Update) -> list[nn.Parameter]:
         """As `PairModel.set_trainable`; of a published BERT only the last layers are trained."""
@@ -310,34 +264,3 @@ _PART_OF: dict[str, Part] = {
 def _single(vector: Tensor) -> Encoding:
     """Return an encoding of one token."""
     return Encoding(vector[:, None], vector.new_ones(len(vector), 1, dtype=torch.bool), vector)
-
-
-def _resolved(config: GcnBertConfig, dataset: PairDataset) -> GcnBertConfig:
-    """Fill in what depends on the data set and on what is installed."""
-    if config.classes is not None and dataset.classes not in (None, config.classes):
-        raise InvalidSpec(
-            f"config.classes is {config.classes}, and the data set has {dataset.classes}"
-        )
-    update: dict[str, Any] = {"classes": config.classes or dataset.classes or 2}
-    if config.pretrained == "auto":
-        update["pretrained"] = pretrained.MINILM if pretrained.minilm_installed() else None
-        if update["pretrained"] is None and config.trainable_text_layers:
-            raise InvalidSpec(
-                "trainable_text_layers needs a pretrained encoder, and MiniLM is not installed"
-            )
-    return config.model_copy(update=update)
-
-
-def _own_bert(config: GcnBertConfig) -> BertConfig:
-    sizes = BertConfig(
-        vocab_size=config.vocabulary,
-        pad_token_id=0,
-        hidden_size=config.text_width,
-        num_hidden_layers=config.text_layers,
-        num_attention_heads=config.heads,
-        intermediate_size=4 * config.text_width,
-        max_position_embeddings=config.max_text_tokens,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
-    )
-    return pretrained.with_sdpa(sizes)

@@ -20,8 +20,18 @@ class ImageTable:
     pixels: Tensor
 
 
-def image_table(images: Sequence[Any], size: tuple[int, int]) -> ImageTable:
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of each channel, as CLIP was trained with (Radford et al. 2021), and BLIP after it."""
+
+
+def image_table(images: Sequence[Any], size: tuple[int, int], *, crop: bool = False) -> ImageTable:
     """Resize RGB images to ``size`` (height, width), one after the other.
+
+    Args:
+        images: loaded images.
+        size: height and width in pixels.
+        crop: keep the proportions and cut the middle out, instead of stretching.
 
     Raises:
         DataError: an item is no image.
@@ -32,10 +42,22 @@ def image_table(images: Sequence[Any], size: tuple[int, int]) -> ImageTable:
         if not isinstance(image, Image.Image):
             raise DataError(f"an image was expected, and the data set gave {type(image).__name__}")
         sized = image.convert("RGB")
-        if sized.size != (width, height):
+        if crop:
+            sized = _middle(sized, width, height)
+        elif sized.size != (width, height):
             sized = sized.resize((width, height), Image.Resampling.BICUBIC)
         pixels[row] = torch.from_numpy(np.array(sized)).permute(2, 0, 1)
     return ImageTable(pixels)
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Return the largest middle part of those proportions, ``width`` x ``height`` pixels large."""
+    wide, high = width, image.height * width // image.width
+    if high < height:
+        wide, high = image.width * height // image.height, height
+    sized = image.resize((wide, high), Image.Resampling.BICUBIC)
+    left, top = (wide - width) // 2, (high - height) // 2
+    return sized.crop((left, top, left + width, top + height))
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

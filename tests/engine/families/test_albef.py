@@ -105,9 +105,9 @@ def test_classes_of_the_data_set_set_the_head(image_data: PairDataset) -> None:
     ("field", "value", "message"),
     [
         ("image_size", (20, 32), "no multiple"),
-        ("heads", 3, "multiple of heads"),
-        ("text_layers", 3, "even"),
-        ("patch_size", (0, 8), "no multiple"),
+        ("heads", 3, "hidden_size 32 is no multiple of heads 3"),
+        ("text_layers", 3, "multiple of 2"),
+        ("patch_size", (0, 8), "greater than or equal to 1"),
     ],
 )
 def test_sizes_that_contradict_each_other_are_refused(
@@ -230,10 +230,82 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(
         Albef.load(tmp_path)
 
 
-def test_two_images_a_pair_are_refused(model: Albef, image_data: PairDataset) -> None:
-    first, second = image_data.pairs[:2]
-    both = replace(
-        first, items=first.items + second.items, item_ids=first.item_ids + second.item_ids
-    )
+def test_two_images_a_pair_are_refused_by_a_model_for_one(
+    model: Albef, image_pairs: PairDataset
+) -> None:
     with pytest.raises(InvalidSpec, match="reads 1 image a pair"):
-        Inputs(model, replace(image_data, pairs=[both, second]))
+        Inputs(model, image_pairs)
+
+
+@pytest.fixture
+def two(image_pairs: PairDataset) -> Albef:
+    """A model for pairs of two images: one text layer, one fusion layer of two blocks."""
+    return Albef.build(Albef.tiny(), image_pairs, 0)
+
+
+TEXT = [1, 10, 11, 12, 2]
+
+
+def test_the_first_block_sees_image_1_and_the_second_image_2(two: Albef) -> None:
+    first, second = (two.encode_items(images(two, 2)).take(torch.tensor([n])) for n in (0, 1))
+    text = two.encode_texts(tokens(TEXT))
+    both = two.encode_items(images(two, 2)).join(2)
+    mask = text.mask[:, None, None, :]
+    blocks = two.fusion_layers
+    states = blocks[1](blocks[0](text.tokens, mask, first.tokens), mask, second.tokens)
+    torch.testing.assert_close(two.fuse(both, text).readout, states[:, 0])
+
+
+def test_the_same_image_twice_is_one_image_in_twice_as_many_layers(two: Albef) -> None:
+    deep = Albef.tiny().model_copy(update={"text_layers": 4, "vocabulary": two.config.vocabulary})
+    one = Albef(deep, two.tokenizer)
+    for mine, block in zip(one.fusion_layers, two.fusion_layers, strict=True):
+        mine.load_state_dict(block.state_dict(), strict=False)
+    shared = {
+        name.removeprefix("0."): weight
+        for name, weight in two.fusion_layers.state_dict().items()
+        if name.startswith(("0.crossattention.self.key", "0.crossattention.self.value"))
+    }
+    one.fusion_layers[1].load_state_dict(shared, strict=False)
+    one.head.load_state_dict(two.head.state_dict())
+    seen, text = two.encode_items(images(two, 1)), two.encode_texts(tokens(TEXT))
+    twice = two.encode_items(images(two, 1).repeat(2, 1, 1, 1)).join(2)
+    torch.testing.assert_close(two.fuse(twice, text).readout, one.fuse(seen, text).readout)
+
+
+def test_the_two_blocks_share_keys_and_values_as_one_parameter(two: Albef, tmp_path: Path) -> None:
+    cross = [name for name, _ in two.named_parameters() if ".crossattention.self." in name]
+    kinds = [
+        name.removeprefix("fusion_layers.").replace("crossattention.self.", "") for name in cross
+    ]
+    weights = {kind for kind in kinds if kind.endswith(".weight")}
+    assert weights == {"0.query.weight", "0.key.weight", "0.value.weight", "1.query.weight"}
+    two.save(tmp_path)
+    for model in (two, two.clone(), Albef.load(tmp_path)):
+        first, second = (
+            model.fusion_layers[n].get_submodule("crossattention.self") for n in (0, 1)
+        )
+        assert first.key is second.key
+        assert first.value is second.value
+        assert first.query is not second.query
+
+
+def test_the_shared_keys_learn_from_both_images(two: Albef) -> None:
+    text = two.encode_texts(tokens(TEXT))
+    both = two.encode_items(images(two, 2)).join(2)
+    # The first block is taken out of the way: what its keys learn, they learn from the second.
+    two.fusion_layers[0].forward = lambda states, *_: states  # type: ignore[method-assign]
+    two.fuse(both, text).readout.square().sum().backward()
+    gradient = two.fusion_layers[0].get_submodule("crossattention.self.key").weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_a_pretrained_bert_fills_both_blocks_of_a_layer(
+    image_pairs: PairDataset, pretrained_bert: Path
+) -> None:
+    config = Albef.tiny().model_copy(update={"pretrained_text": str(pretrained_bert)})
+    built = Albef.build(config, image_pairs, 0)
+    source = BertModel.from_pretrained(pretrained_bert).encoder.layer[1].output.dense.weight
+    for block in built.fusion_layers:
+        assert torch.equal(block.get_submodule("output.dense").weight, source)

@@ -1,0 +1,136 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+from engine.data.pairs import PairDataset
+from engine.errors import EngineError, InvalidSpec
+from engine.families import (
+    Albef,
+    AlbefConfig,
+    BlipConfig,
+    ClipConfig,
+    FamilyConfig,
+    GcnBert,
+    families,
+    pretrained,
+)
+from engine.tokenizers import train_tokenizer
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """A small BERT with random weights, saved as transformers saves one, with a tokenizer."""
+    folder = tmp_path / "bert"
+    tokenizer = train_tokenizer(["one two three"], 300)
+    sizes = BertConfig(
+        vocab_size=tokenizer.vocabulary,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=48,
+    )
+    BertModel(sizes).save_pretrained(folder)
+    tokenizer.save(folder, 48)
+    return folder
+
+
+def test_a_bert_is_loaded_whole_and_in_single_precision(bert: Path) -> None:
+    path = bert / "model.safetensors"
+    expected = load_file(path)
+    save_file({n: w.bfloat16() for n, w in expected.items()}, path, metadata={"format": "pt"})
+    loaded = pretrained.load_bert(bert)
+    found = loaded.embeddings.word_embeddings.weight
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected["embeddings.word_embeddings.weight"].bfloat16().float())
+    assert loaded.pooler is None
+    assert not loaded.training
+
+
+def changed(folder: Path, **fields: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+def pickled(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no configuration": lambda folder: (folder / "config.json").unlink(),
+    "no JSON": lambda folder: (folder / "config.json").write_text("{"),
+    "a list": lambda folder: (folder / "config.json").write_text("[1]"),
+    "a wrong type": lambda folder: changed(folder, hidden_size="wide"),
+    "no kind": lambda folder: changed(folder, model_type=None),
+    "other sizes": lambda folder: changed(folder, hidden_size=64),
+    "fewer weights": lambda folder: changed(folder, num_hidden_layers=3),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "cut weights": lambda folder: (folder / "model.safetensors").write_bytes(b"abc"),
+    "pickled weights": pickled,
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_folder_is_an_invalid_spec_that_names_it(bert: Path, damage: str) -> None:
+    DAMAGES[damage](bert)
+    with pytest.raises(InvalidSpec) as caught:
+        pretrained.load_bert(bert)
+    assert str(bert) in str(caught.value)
+
+
+def test_weights_that_are_not_there_are_named_and_never_drawn(bert: Path) -> None:
+    changed(bert, num_hidden_layers=3)
+    with pytest.raises(InvalidSpec, match=r"lacks 16 weights of BertModel.*encoder\.layer\.2\."):
+        pretrained.load_bert(bert)
+
+
+CONFIGS: list[FamilyConfig] = [
+    AlbefConfig(pretrained="{}"),
+    AlbefConfig(pretrained_vision="{}", hidden_size=32, heads=2, text_layers=2),
+    BlipConfig(pretrained="{}"),
+    ClipConfig(pretrained="{}"),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+def test_a_model_of_another_kind_is_refused_with_a_sentence(
+    config: FamilyConfig, bert: Path, image_data: PairDataset
+) -> None:
+    kind = next(k for k in map(families.get, families) if k.config_class is type(config))
+    filled = {
+        name: str(bert) if value == "{}" else value for name, value in config.model_dump().items()
+    }
+    with pytest.raises(
+        EngineError, match=r"of the kind 'bert'|faults, the first: add_cross_attention"
+    ):
+        kind.build(kind.config_class.model_validate(filled), image_data, 0)
+
+
+def test_a_vit_is_no_text_model(
+    image_data: PairDataset, graph_data: PairDataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "vit"
+    sizes = ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16)
+    ViTModel(sizes).save_pretrained(folder)
+    train_tokenizer(["one"], 300).save(folder, 24)
+    text = Albef.tiny().model_copy(update={"pretrained_text": str(folder)})
+    with pytest.raises(InvalidSpec, match="of the kind 'vit'; 'bert' is needed"):
+        Albef.build(text, image_data, 0)
+    frozen = GcnBert.tiny().model_copy(update={"pretrained": str(folder)})
+    with pytest.raises(InvalidSpec, match="of the kind 'vit'; 'bert' is needed"):
+        GcnBert.build(frozen, graph_data, 0)
+
+
+def test_a_pretrained_folder_without_tokenizer_is_refused(
+    bert: Path, image_data: PairDataset
+) -> None:
+    (bert / "tokenizer.json").unlink()
+    config = Albef.tiny().model_copy(update={"pretrained_text": str(bert)})
+    with pytest.raises(EngineError, match=r"tokenizer\.json cannot be read"):
+        Albef.build(config, image_data, 0)

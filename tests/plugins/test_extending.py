@@ -1,0 +1,153 @@
+"""The page about components of one's own holds: its example is built, installed and run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine
+from engine.data.digits import write_digits
+from engine.registry import Registry
+from engine.run import run
+from engine.spec import RunSpec
+
+ROOT = Path(engine.__file__).parents[1]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+FORGET = ["digits-00000", "digits-00001"]
+
+
+def files_of_the_page() -> dict[str, str]:
+    """Every file that the page shows: its name in backticks, a colon, and a block of code."""
+    return dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip installed the distribution of the page."""
+    source = tmp_path_factory.mktemp("source") / "lethe-fade"
+    source.mkdir()
+    for name, content in files_of_the_page().items():
+        (source / name).write_text(content, encoding="utf-8")
+    target = tmp_path_factory.mktemp("site")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", "-q", *options, "--target", target, source]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return target
+
+
+def python(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python where that folder is on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run on a few digits that trains the tiny ALBEF for one epoch."""
+    root = tmp_path_factory.mktemp("digits") / "digits"
+    write_digits(root, pairs=40, seed=1)
+    sizes = {
+        "image_size": [16, 32],
+        "patch_size": [8, 8],
+        "hidden_size": 16,
+        "heads": 2,
+        "vision_layers": 1,
+        "text_layers": 2,
+        "feed_forward": 2,
+        "projection_size": 8,
+        "vocabulary": 260,
+        "max_text_tokens": 24,
+    }
+    return {
+        "action": "train",
+        "data": {"manifest": str(root / "manifest.jsonl"), "root": str(root)},
+        "family": "albef",
+        "task": "retrieval",
+        "config": sizes,
+        "training": {"epochs": 1, "batch_size": 8},
+    }
+
+
+def test_the_example_unlearns_and_measures_in_a_process_of_its_own(
+    installed: Path, spec: dict[str, Any], tmp_path: Path
+) -> None:
+    run(RunSpec.model_validate(spec), tmp_path / "original")
+    asked = {
+        **spec,
+        "action": "unlearn",
+        "checkpoint": str(tmp_path / "original" / "checkpoint"),
+        "method": "fade",
+        "params": {"factor": 0.5},
+        "forget": {"request": FORGET},
+    }
+    (tmp_path / "fade.json").write_text(json.dumps(asked))
+    done = python(installed, "-m", "engine", tmp_path / "fade.json", tmp_path / "faded")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "faded" / "result.json").read_text())
+    gaps = [metric for metric in result["metrics"] if metric["name"] == "score_gap"]
+    assert {(gap["moment"], gap["subset"]) for gap in gaps} >= {
+        ("before", "forget"),
+        ("after", "forget"),
+    }
+    assert all(gap["n"] == len(FORGET) for gap in gaps)
+    card = json.loads((tmp_path / "faded" / "checkpoint" / "lethe.json").read_text())
+    assert card["unlearning"][-1]["method"] == "fade"
+    assert card["unlearning"][-1]["params"] == {"factor": 0.5}
+
+
+def test_the_example_stands_in_the_catalogue(installed: Path) -> None:
+    printed = python(installed, "-m", "engine.catalogue")
+    assert printed.returncode == 0, printed.stderr
+    found = json.loads(printed.stdout)
+    assert found["methods"]["fade"]["params_schema"]["properties"]["factor"]["maximum"] == 1
+    assert found["metrics"]["score_gap"]["summary"].startswith("How far retained pairs score")
+
+
+def test_a_broken_distribution_ends_a_run_with_its_name(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    facts = site / "broken_method-1.2.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-method\nVersion: 1.2\n")
+    (facts / "entry_points.txt").write_text("[lethe.methods]\nodd = broken_method:odd\n")
+    (site / "broken_method.py").write_text("import no_such_library\n")
+    asked = {**spec, "action": "unlearn", "method": "odd", "forget": {"request": FORGET}}
+    (tmp_path / "odd.json").write_text(json.dumps(asked))
+    done = python(site, "-m", "engine", tmp_path / "odd.json", tmp_path / "out")
+    assert done.returncode == 1
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert error["code"] == "invalid_spec"
+    assert "'odd' of the distribution broken-method 1.2" in error["message"]
+    assert "no_such_library" in error["message"]
+
+
+def test_the_metric_has_ten_lines() -> None:
+    code = files_of_the_page()["score_gap.py"].strip().splitlines()
+    assert len(code) == 10
+
+
+def test_the_page_names_the_groups_that_are_read() -> None:
+    groups = set(re.findall(r"^\| `lethe\.(\w+)`", PAGE, re.MULTILINE))
+    import engine.data.formats
+    import engine.families
+    import engine.methods
+    import engine.metrics
+    import engine.tasks
+
+    places = (engine.data.formats, engine.families, engine.methods, engine.metrics, engine.tasks)
+    read = {
+        value.kind
+        for place in places
+        for value in vars(place).values()
+        if isinstance(value, Registry)
+    }
+    assert groups == read
