@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from app.demo.client import DemoError
 from app.demo.data import DemoData, choose, prepare
 from app.demo.recipes import RECIPES, recipe_for
 from app.demo.verdict import Figures, failures, metric
+from tests.terminal import ROOT, Terminal, environment
 
-ROOT = Path(__file__).parents[1]
+STOP_SECONDS = 30  # on a machine with much else to do
 KEYS = [
     "dataset",
     "family",
@@ -59,17 +60,12 @@ GOOD = Figures(
 )
 
 
-def _environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "160", **more}
-
-
 @pytest.fixture(scope="session")
 def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set that is too small to learn much from, and quick."""
     folder = tmp_path_factory.mktemp("data") / "few"
     command = [sys.executable, "-m", "engine.data.digits", str(folder), "--pairs", "250"]
-    subprocess.run(command, check=True, env=_environment(), cwd="/")
+    subprocess.run(command, check=True, env=environment(), cwd="/")
     return folder
 
 
@@ -86,7 +82,7 @@ def test_the_demo_goes_from_data_to_a_certificate_that_verifies(
         check=False,
         capture_output=True,
         text=True,
-        env=_environment(TMPDIR=str(tmp_path)),
+        env=environment(TMPDIR=str(tmp_path)),
         cwd=tmp_path,
     )
     assert figures_file.exists(), done.stdout + done.stderr
@@ -113,35 +109,50 @@ def test_the_demo_goes_from_data_to_a_certificate_that_verifies(
 
 def _verify(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "app.cli", *arguments]
-    return subprocess.run(command, check=False, env=_environment(), cwd="/").returncode
+    return subprocess.run(command, check=False, env=environment(), cwd="/").returncode
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_demo_leaves_no_process_behind(
     few_digits: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    log = tmp_path / "demo.log"
-    with log.open("w") as output:
-        demo = subprocess.Popen(
-            _demo("--data", str(few_digits), "--out", str(tmp_path / "out")),
-            stdout=output,
-            stderr=output,
-            env=_environment(TMPDIR=str(tmp_path)),
-            cwd=tmp_path,
-        )
+    arguments = ["demo", "--data", str(few_digits), "--out", str(tmp_path / "out")]
+    env = environment(TMPDIR=str(tmp_path))
+    terminal = Terminal(*arguments, cwd=tmp_path, env=env)
+    try:
+        terminal.expect("Training the original")
+        _wait_for_trainer(terminal)
+        family = terminal.family()
+        began = time.monotonic()
+        if how == signal.SIGINT:
+            terminal.press_ctrl_c()
+        else:
+            terminal.process.send_signal(how)
+        status = terminal.wait()
+        assert not psutil.wait_procs(family, timeout=60)[1]
+    finally:
+        terminal.close()
+    if how == signal.SIGKILL:
+        return
+    assert status == 128 + how
+    assert time.monotonic() - began < STOP_SECONDS
+    assert not list(tmp_path.glob("lethe-demo-*"))
+    assert "Traceback" not in terminal.screen
+
+
+def _wait_for_trainer(terminal: Terminal) -> None:
+    """Wait until a trainer has begun: it loads its libraries then, and prepares its data."""
     end = time.monotonic() + 120
-    while "Training the original" not in log.read_text():
-        assert demo.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.1)
-    time.sleep(2)
-    family = psutil.Process(demo.pid).children(recursive=True)
-    assert len(family) > 6
-    demo.send_signal(how)
-    assert demo.wait(60) != 0
-    assert not psutil.wait_procs(family, timeout=60)[1]
-    if how != signal.SIGKILL:
-        assert not list(tmp_path.glob("lethe-demo-*"))
+    while not any("worker.trainer" in _command(process) for process in terminal.family()):
+        assert terminal.process.poll() is None, terminal.screen
+        assert time.monotonic() < end, terminal.screen
+        time.sleep(0.05)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):  # it ended meanwhile
+        return process.cmdline()
+    return []
 
 
 def test_data_of_no_known_format_is_refused_with_the_formats(tmp_path: Path) -> None:
@@ -150,11 +161,44 @@ def test_data_of_no_known_format_is_refused_with_the_formats(tmp_path: Path) -> 
         prepare(tmp_path, tmp_path, 0)
 
 
+def _labelled(folder: Path, label: int, images: int) -> Path:
+    """A manifest whose pairs have ``images`` images, the first pair with the highest label."""
+    rows = [
+        {
+            "id": f"p{row}",
+            "image": [f"{row}-{image}.png" for image in range(images)],
+            "text": "t",
+            "label": label if row == 0 else 0,
+            "split": "train",
+        }
+        for row in range(20)
+    ]
+    manifest = folder / "labelled.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+@pytest.mark.parametrize(("label", "images", "task"), [(2, 1, "visual_entailment"), (1, 2, "nlvr")])
+def test_labelled_images_get_the_task_of_their_labels_and_single_pairs_are_forgotten(
+    tmp_path: Path, label: int, images: int, task: str
+) -> None:
+    data = prepare(_labelled(tmp_path, label, images), tmp_path, 0)
+    assert (data.name, data.recipe.task) == ("labelled", task)
+    assert list(choose(data, 0.1, seed=0).targets) == ["pair_ids"]
+
+
+def test_labelled_images_that_no_model_fits_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(
+        DemoError, match=r"1 image\(s\) a pair and 2 classes\. Expected images with"
+    ):
+        prepare(_labelled(tmp_path, 1, 1), tmp_path, 0)
+
+
 def _data(folder: Path, modality: str, rows: list[dict[str, object]]) -> DemoData:
     manifest = folder / "pairs.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     splits = {"train": sum(row["split"] == "train" for row in rows)}
-    return DemoData("d", modality, folder, manifest, None, splits, RECIPES["image"])
+    return DemoData("d", modality, folder, manifest, None, splits, RECIPES["retrieval"])
 
 
 def test_whole_images_are_forgotten_where_an_image_has_several_texts(tmp_path: Path) -> None:
@@ -193,8 +237,9 @@ def test_each_kind_of_data_has_a_recipe_that_the_catalogue_knows() -> None:
         assert (recipe.family, recipe.task) in known
         allowed = catalogue["families"][recipe.family]["config_schema"]["properties"]
         assert set(recipe.config) <= set(allowed)
-    assert recipe_for("digits", "image") is RECIPES["digits"]
-    assert recipe_for("karpathy", "image") is RECIPES["image"]
+    assert recipe_for("digits", "retrieval") is RECIPES["digits"]
+    assert recipe_for("karpathy", "retrieval") is RECIPES["retrieval"]
+    assert recipe_for("snli_ve", "visual_entailment").task == "visual_entailment"
 
 
 def test_the_digest_of_a_checkpoint_leaves_its_own_list_out() -> None:

@@ -14,6 +14,10 @@ from app.demo.client import DemoError
 from app.demo.recipes import Recipe, recipe_for
 
 _DIGITS = "digits"
+_EXPECTED = (
+    "Expected images with captions, one image with one of three labels (entailment), two images "
+    "with one of two labels (NLVR), or labelled graphs with texts."
+)
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,10 @@ def prepare(path: Path | None, workspace: Path, seed: int) -> DemoData:
     manifest = workspace / "pairs.jsonl"
     report = json.loads(_engine("engine.data.convert", str(source), str(manifest)))
     if report["task"] is None:
-        raise DemoError(
-            f"{source} holds labelled images, for which the demo has no model; expected images "
-            "with captions, or labelled graphs with texts."
-        )
-    recipe = recipe_for(report["format"], report["modality"])
+        raise DemoError(f"No model here fits {source}: it holds {_described(report)}. {_EXPECTED}")
+    recipe = recipe_for(report["format"], report["task"])
     return DemoData(
-        source.name,
+        source.stem if source.is_file() else source.name,
         report["modality"],
         Path(report["root"]).absolute(),
         manifest,
@@ -72,6 +73,12 @@ def prepare(path: Path | None, workspace: Path, seed: int) -> DemoData:
         report["splits"],
         recipe,
     )
+
+
+def _described(report: Mapping[str, Any]) -> str:
+    items = f"{report['items_per_pair']} {report['modality']}(s) a pair"
+    labels = f"{report['classes']} classes" if report["classes"] else "no labels"
+    return f"{items} and {labels}"
 
 
 def choose(data: DemoData, share: float, seed: int) -> Forgotten:
@@ -86,7 +93,8 @@ def choose(data: DemoData, share: float, seed: int) -> Forgotten:
     by_item: dict[str, int] = defaultdict(int)
     for row in training:
         by_item[_item(row)] += 1
-    if data.modality == "image" and len(by_item) < len(training):
+    # An image with captions is a person's photograph; labelled examples are asked for one by one.
+    if data.recipe.task == "retrieval" and len(by_item) < len(training):
         items = sorted(by_item)
         draw.shuffle(items)
         return _whole_items(items, by_item, wanted)
@@ -108,7 +116,7 @@ def _whole_items(items: Sequence[str], pairs_of: Mapping[str, int], wanted: int)
 
 
 def _item(row: Mapping[str, Any]) -> str:
-    """Return the row's item id; several images make one item here."""
+    """Return the id of the row's image or graph."""
     return str(row.get("item_id") or row.get("image") or row.get("graph"))
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.files import SEPARATOR
-from engine.data.formats import Format, Row, formats
+from engine.data.formats import Format, Row, SourceRow, formats
 from engine.data.rows import read_rows, write_rows
 from engine.errors import DataError, EngineError
 from engine.spec import Split
@@ -48,10 +48,10 @@ class DigitsFormat(Format):
         """See `Format.detect`."""
         return all((path / name).is_file() for name in (CARD, IMAGES, MANIFEST))
 
-    def rows(self, path: Path) -> Iterator[Row]:
+    def rows(self, path: Path) -> Iterator[SourceRow]:
         """See `Format.rows`."""
-        for _, row in read_rows(path / MANIFEST):
-            yield row.model_dump(exclude_none=True)
+        for line, row in read_rows(path / MANIFEST):
+            yield SourceRow(MANIFEST, line, row.model_dump(exclude_none=True))
 
 
 formats.register(DigitsFormat.name)(DigitsFormat())

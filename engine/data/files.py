@@ -1,13 +1,13 @@
 """Read files below a data set's root, and nothing outside it.
 
-A root is a folder or a zip archive. A reference is ``folder/name.png`` or, below a folder,
-``archive.zip::member.png``. References come from manifests, that is from outside, so that each is
-checked before it is opened.
+A root is a folder, or a zip or tar archive. A reference is ``folder/name.png`` or, below a folder,
+``archive.zip::member.png`` or ``shards/000000.tar::member.png``. References come from manifests,
+that is from outside, so that each is checked before it is opened.
 """
 
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile
 
+from engine.data.archives import Archive, BrokenArchive, open_archive
 from engine.errors import DataError
 
 SEPARATOR = "::"
@@ -18,20 +18,21 @@ class DataFiles:
     """The files of one data set.
 
     Args:
-        root: folder, or zip archive, that references are relative to.
+        root: folder, or zip or tar archive, that references are relative to.
 
     Raises:
-        DataError: the root is neither a folder nor a readable zip archive.
+        DataError: the root is neither a folder nor a readable archive.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self._archives: dict[Path, ZipFile] = {}
+        self._archives: dict[Path, Archive] = {}
         if self.root.is_file():
             self._archive(self.root, root.name)
         elif not self.root.is_dir():
             raise DataError(
-                "the root of the data set must be a folder or a zip archive; nothing is there",
+                "the root of the data set must be a folder, or a zip or tar archive; nothing is "
+                "there",
                 file=root.name,
             )
 
@@ -65,27 +66,24 @@ class DataFiles:
             archive.close()
         self._archives.clear()
 
-    def _archive(self, path: Path, reference: str) -> ZipFile:
+    def _archive(self, path: Path, reference: str) -> Archive:
         if path not in self._archives:
             try:
-                self._archives[path] = ZipFile(path)
-            except (BadZipFile, OSError) as error:
-                raise DataError(
-                    f"expected a readable zip archive: {error}", file=reference
-                ) from error
+                self._archives[path] = open_archive(path)
+            except BrokenArchive as error:
+                raise DataError(str(error), file=reference) from error
         return self._archives[path]
 
     def _member(self, path: Path, member: str, reference: str) -> bytes:
         _check_relative(member, reference)
         archive = self._archive(path, reference)
         try:
-            size = archive.getinfo(member).file_size
-            _check_size(size, reference)
+            _check_size(archive.size(member), reference)
             return archive.read(member)
         except KeyError:
             raise DataError(f"the archive {path.name} has no such member", file=reference) from None
-        except (BadZipFile, OSError, RuntimeError, NotImplementedError, ValueError) as error:
-            raise DataError(f"the archive's member is damaged: {error}", file=reference) from error
+        except BrokenArchive as error:
+            raise DataError(str(error), file=reference) from error
 
 
 def _read(path: Path, reference: str) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from engine.data.files import SEPARATOR, DataFiles
 from engine.errors import DataError
@@ -62,7 +62,8 @@ class ImageStore:
             raise DataError(f"the image is too large: {error}", file=reference) from error
         except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
             raise DataError(
-                f"expected a whole image ({', '.join(IMAGE_FORMATS)}): {error}", file=reference
+                f"expected a whole image ({', '.join(IMAGE_FORMATS)}): {_damage(content, error)}",
+                file=reference,
             ) from error
 
 
@@ -212,6 +213,15 @@ def _check_pixels(size: tuple[int, int], reference: str) -> None:
             f"the image has {size[0]} x {size[1]} pixels; at most {MAX_IMAGE_PIXELS} are opened",
             file=reference,
         )
+
+
+def _damage(content: bytes, error: Exception) -> str:
+    if not content:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own words name the object in memory that it was given.
+        return f"its {len(content)} bytes begin as none of these does"
+    return str(error) or "it is damaged"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

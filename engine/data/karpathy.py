@@ -1,4 +1,4 @@
-"""Karpathy-split JSON (Flickr8K, Flickr30K, COCO and their like) with a folder or zip of images.
+"""Karpathy-split JSON (Flickr8K, Flickr30K, COCO and their like) with images in any place.
 
 ``{"images": [{"imgid", "filename", "filepath"?, "split", "sentences": [{"raw", "sentid"}]}]}``.
 Every sentence becomes one pair; all sentences of an image share its item id, its file name.
@@ -7,22 +7,19 @@ Every sentence becomes one pair; all sentences of an image share its item id, it
 
 import json
 import re
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from engine.data.files import SEPARATOR
-from engine.data.formats import Format, Row, formats
+from engine.data.formats import ImageFormat, SourceRow, formats
+from engine.data.image_index import ImageIndex
+from engine.data.lines import parse
+from engine.data.splits import split_of
 from engine.errors import DataError
-from engine.spec import Split
 
-SPLITS: dict[str, Split] = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 HEAD_BYTES = 65536
-
-Locate = Callable[["KarpathyImage"], str | None]
 
 
 class KarpathySentence(BaseModel):
@@ -43,10 +40,10 @@ class KarpathyImage(BaseModel):
     filename: str
     filepath: str = ""
     split: str
-    sentences: list[KarpathySentence]
+    sentences: list[KarpathySentence] = Field(min_length=1)
 
 
-class KarpathyFormat(Format):
+class KarpathyFormat(ImageFormat):
     """Karpathy-split JSON; see the module."""
 
     name = "karpathy"
@@ -55,16 +52,16 @@ class KarpathyFormat(Format):
         """See `Format.detect`; looks at the first 64 KiB of the JSON files."""
         return len(_sources(path)) == 1
 
-    def rows(self, path: Path) -> Iterator[Row]:
-        """See `Format.rows`."""
+    def rows_with(self, path: Path, images: ImageIndex) -> Iterator[SourceRow]:
+        """See `ImageFormat.rows_with`."""
         sources = _sources(path)
         if len(sources) != 1:
             found = ", ".join(source.name for source in sources) or "none"
             raise DataError(f"expected one Karpathy-split JSON; found {found}", file=str(path))
-        images = _images(sources[0])
-        locate = _locator(self.root(path), images)
-        for number, image in enumerate(images):
-            yield from _pairs(image, locate, file=sources[0].name, number=number)
+        for number, entry in enumerate(_entries(sources[0])):
+            place = f"{sources[0].name}, images[{number}]"
+            image = parse(KarpathyImage, entry, file=place, line=None)
+            yield from _pairs(image, images, place)
 
 
 formats.register(KarpathyFormat.name)(KarpathyFormat())
@@ -81,7 +78,7 @@ def _is_karpathy(file: Path) -> bool:
     return all(re.search(rb'"%s"\s*:' % key, head) for key in (b"images", b"sentences", b"split"))
 
 
-def _images(source: Path) -> list[KarpathyImage]:
+def _entries(source: Path) -> list[dict[str, Any]]:
     try:
         content: Any = json.loads(source.read_bytes())
     except (OSError, ValueError) as error:
@@ -89,76 +86,23 @@ def _images(source: Path) -> list[KarpathyImage]:
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
         raise DataError("expected {'images': [...]} with at least one image", file=source.name)
-    return [_image(entry, source.name, number) for number, entry in enumerate(images)]
+    for number, entry in enumerate(images):
+        if not isinstance(entry, dict):
+            raise DataError("expected a JSON object", file=f"{source.name}, images[{number}]")
+    return images
 
 
-def _image(entry: Any, file: str, number: int) -> KarpathyImage:
-    try:
-        image = KarpathyImage.model_validate(entry)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in problem["loc"])
-        raise DataError(f"images[{number}].{place}: {problem['msg']}", file=file) from None
-    if image.split not in SPLITS:
-        known = ", ".join(SPLITS)
-        reason = f"images[{number}].split is {image.split!r}; known are {known}"
-        raise DataError(reason, file=file)
-    return image
-
-
-def _pairs(image: KarpathyImage, locate: Locate, *, file: str, number: int) -> Iterator[Row]:
-    reference = locate(image)
-    if reference is None:
-        raise DataError(f"images[{number}]: the image {image.filename!r} is missing", file=file)
+def _pairs(image: KarpathyImage, images: ImageIndex, place: str) -> Iterator[SourceRow]:
+    names = [f"{image.filepath}/{image.filename}"] if image.filepath else []
+    reference = images.find(*names, image.filename, file=place)
+    split = split_of(image.split, file=place)
     for sentence in image.sentences:
-        yield {
+        row = {
             "id": f"{image.imgid}-{sentence.sentid}",
             "image": reference,
             "item_id": image.filename,
             "text": sentence.raw.strip(),
             "text_id": str(sentence.sentid),
-            "split": SPLITS[image.split],
+            "split": split,
         }
-
-
-def _locator(root: Path, images: list[KarpathyImage]) -> Locate:
-    """Return a function from image to reference, by where the first image is found.
-
-    Archives come before folders; a path with ``filepath`` before one without.
-    """
-    for locate in _places(root):
-        if locate(images[0]) is not None:
-            return locate
-    raise DataError(
-        f"found neither a zip nor a folder that holds the first image {images[0].filename!r}",
-        file=str(root),
-    )
-
-
-def _places(root: Path) -> Iterator[Locate]:
-    for archive in sorted(root.glob("*.zip")):
-        try:
-            with zipfile.ZipFile(archive) as members:
-                names = frozenset(members.namelist())
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(
-                f"expected a readable zip archive: {error}", file=archive.name
-            ) from error
-        for prefix in ("", f"{archive.stem}/"):
-            yield from _ways(names.__contains__, archive.name + SEPARATOR, prefix)
-    folders = sorted(f"{folder.name}/" for folder in root.iterdir() if folder.is_dir())
-    for prefix in ["", *folders]:
-        yield from _ways(lambda name: (root / name).is_file(), "", prefix)
-
-
-def _ways(exists: Callable[[str], bool], archive: str, prefix: str) -> Iterator[Locate]:
-    def with_path(image: KarpathyImage) -> str | None:
-        name = f"{prefix}{image.filepath}/{image.filename}"
-        return archive + name if image.filepath and exists(name) else None
-
-    def without_path(image: KarpathyImage) -> str | None:
-        name = prefix + image.filename
-        return archive + name if exists(name) else None
-
-    yield with_path
-    yield without_path
+        yield SourceRow(place, None, row)

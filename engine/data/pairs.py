@@ -1,7 +1,7 @@
 """Pairs and data sets, as every format, family, task and metric sees them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.spec import Modality, Split
@@ -19,6 +19,7 @@ class Pair:
         text_id: id of the text.
         label: class index, or None for retrieval.
         split: ``train``, ``val`` or ``test``.
+        line: of the manifest, for errors that name the pair.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Pair:
     text_id: str
     label: int | None
     split: Split
+    line: int | None = field(default=None, compare=False, repr=False)
 
 
 class ItemStore(Protocol):

@@ -5,21 +5,22 @@ id is ``<gene id>|<phenotype id>``, so that deleting a graph finds every sentenc
 its text id comes from the sentence, so that deleting a text finds every pair of that sentence.
 """
 
-import hashlib
 import html
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from engine.data.files import SEPARATOR
-from engine.data.formats import Format, Row, formats
+from engine.data.formats import Format, Row, SourceRow, formats
+from engine.data.lines import read_models
+from engine.data.rows import text_id
+from engine.data.splits import split_of
 from engine.errors import DataError
-from engine.spec import Split
 
 PAIRS = "pairs.jsonl"
 GRAPHS = "graph/subgraphs_1hop.npz"
-SPLITS: dict[str, Split] = {"train": "train", "dev": "val", "val": "val", "test": "test"}
 
 
 class Mention(BaseModel):
@@ -42,7 +43,7 @@ class PgrPair(BaseModel):
     text: str
     gene: Mention
     phenotype: Mention
-    label: int
+    label: Literal[0, 1]
 
 
 class PgrFormat(Format):
@@ -62,35 +63,21 @@ class PgrFormat(Format):
         """See `Format.detect`."""
         return all((path / name).is_file() for name in (PAIRS, GRAPHS))
 
-    def rows(self, path: Path) -> Iterator[Row]:
+    def rows(self, path: Path) -> Iterator[SourceRow]:
         """See `Format.rows`."""
-        try:
-            with (path / PAIRS).open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, start=1):
-                    yield self._row(line, number)
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot be read: {error}", file=PAIRS) from error
+        for number, pair in read_models(path / PAIRS, PgrPair):
+            yield SourceRow(PAIRS, number, self._row(pair, number))
 
-    def _row(self, line: str, number: int) -> Row:
-        try:
-            pair = PgrPair.model_validate_json(line)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            place = ".".join(str(step) for step in problem["loc"])
-            reason = f"{place}: {problem['msg']}" if place else problem["msg"]
-            raise DataError(reason, file=PAIRS, line=number) from None
-        if pair.split not in SPLITS:
-            reason = f"the split is {pair.split!r}; known are {', '.join(SPLITS)}"
-            raise DataError(reason, file=PAIRS, line=number)
+    def _row(self, pair: PgrPair, number: int) -> Row:
         raw = _mark(pair, number) if self.markers else pair.text
         return {
             "id": pair.id,
             "graph": GRAPHS + SEPARATOR + pair.id,
             "item_id": f"{pair.gene.id}|{pair.phenotype.id}",
             "text": html.unescape(raw),
-            "text_id": _text_id(raw),
+            "text_id": text_id(raw),
             "label": pair.label,
-            "split": SPLITS[pair.split],
+            "split": split_of(pair.split, file=PAIRS, line=number),
         }
 
 
@@ -110,7 +97,3 @@ def _mark(pair: PgrPair, number: int) -> str:
         pieces += [pair.text[last : mention.start], f"{opening} {name} {closing}"]
         last = mention.end
     return "".join([*pieces, pair.text[last:]])
-
-
-def _text_id(text: str) -> str:
-    return f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

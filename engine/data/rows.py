@@ -4,6 +4,7 @@ One row is one pair: ``id``, exactly one of ``image`` (a reference, or a list of
 (a reference), ``text``, ``split``, and optionally ``item_id``, ``text_id`` and ``label``.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from engine.data.lines import parse, read_models
 from engine.data.pairs import Pair
 from engine.errors import DataError
 from engine.spec import Modality, Split
@@ -20,7 +22,6 @@ from engine.spec import Modality, Split
 MAX_ID = 255
 MAX_REFERENCE = 1024
 MAX_TEXT = 20_000
-MAX_LINE_BYTES = 1024 * 1024
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE)]
@@ -61,8 +62,8 @@ class ManifestRow(BaseModel):
         """``image`` or ``graph``."""
         return "graph" if self.image is None else "image"
 
-    def pair(self) -> Pair:
-        """Return the pair that the row describes, with the defaults filled in."""
+    def pair(self, line: int | None = None) -> Pair:
+        """Return the pair that the row on ``line`` describes, with the defaults filled in."""
         return Pair(
             id=self.id,
             items=self.references,
@@ -71,17 +72,8 @@ class ManifestRow(BaseModel):
             text_id=self.id if self.text_id is None else self.text_id,
             label=self.label,
             split=self.split,
+            line=line,
         )
-
-
-def parse_row(row: dict[str, Any] | str | bytes, *, file: str, line: int) -> ManifestRow:
-    """Return the checked row; raises `DataError` that names file, line and reason."""
-    try:
-        if isinstance(row, dict):
-            return ManifestRow.model_validate(row)
-        return ManifestRow.model_validate_json(row)
-    except ValidationError as error:
-        raise DataError(_reason(error), file=file, line=line) from None
 
 
 def read_rows(manifest: Path) -> Iterator[tuple[int, ManifestRow]]:
@@ -93,7 +85,7 @@ def read_rows(manifest: Path) -> Iterator[tuple[int, ManifestRow]]:
     if manifest.suffix.lower() == ".parquet":
         yield from _parquet_rows(manifest)
     else:
-        yield from _json_rows(manifest)
+        yield from read_models(manifest, ManifestRow)
 
 
 def write_rows(rows: Iterable[dict[str, Any]], manifest: Path) -> int:
@@ -106,21 +98,9 @@ def write_rows(rows: Iterable[dict[str, Any]], manifest: Path) -> int:
     return count
 
 
-def _json_rows(manifest: Path) -> Iterator[tuple[int, ManifestRow]]:
-    try:
-        with manifest.open("rb") as lines:
-            number = 0
-            while line := lines.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    reason = f"a line may have at most {MAX_LINE_BYTES} bytes"
-                    raise DataError(reason, file=manifest.name, line=number)
-                if line.strip():
-                    yield number, parse_row(line, file=manifest.name, line=number)
-    except OSError as error:
-        raise DataError(
-            f"the manifest cannot be read: {error.strerror}", file=manifest.name
-        ) from error
+def text_id(text: str) -> str:
+    """Return an id that pairs with the same text share, so that deleting a text finds them all."""
+    return f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _parquet_rows(manifest: Path) -> Iterator[tuple[int, ManifestRow]]:
@@ -130,18 +110,9 @@ def _parquet_rows(manifest: Path) -> Iterator[tuple[int, ManifestRow]]:
             for batch in table.iter_batches(batch_size=4096):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, parse_row(row, file=manifest.name, line=number)
+                    yield number, parse(ManifestRow, row, file=manifest.name, line=number)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"expected a readable Parquet file: {error}", file=manifest.name) from error
-
-
-def _reason(error: ValidationError) -> str:
-    parts = []
-    for problem in error.errors(include_url=False, include_context=False)[:5]:
-        field = ".".join(str(step) for step in problem["loc"][:1])
-        message = problem["msg"].removeprefix("Value error, ")
-        parts.append(f"{field}: {message}" if field else message)
-    return "; ".join(dict.fromkeys(parts))
 
 
 def _tuple(names: str | list[str]) -> tuple[str, ...]:

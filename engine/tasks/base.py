@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from engine.errors import DataError
 from engine.registry import Registry
 from engine.spec import Metric, Modality
 
@@ -39,6 +40,8 @@ class Task(ABC):
     modalities: ClassVar[tuple[Modality, ...]]
     contrastive: ClassVar[bool] = False
     """Whether it needs a family with `project`."""
+    items_per_pair: ClassVar[int] = 1
+    """How many images or graphs each pair has."""
     recipe: ClassVar[type[TrainingRecipe]] = TrainingRecipe
 
     @classmethod
@@ -49,11 +52,29 @@ class Task(ABC):
             return f"{cls.name} needs {wanted} data, and {family.family} reads {family.modality}s"
         if cls.contrastive and not family.contrastive:
             return f"{cls.name} ranks by a similarity, and {family.family} has none"
+        if cls.items_per_pair not in family.item_counts:
+            kind = _counted(cls.items_per_pair, family.modality)
+            return f"{cls.name} has {kind} a pair, and {family.family} cannot read them together"
         return None
 
-    @abstractmethod
+    def configure(self, recipe: TrainingRecipe) -> None:
+        """Take from a model's training recipe what it says about measuring the model."""
+        del recipe  # a task that has such a setting overrides this
+
     def check(self, dataset: "PairDataset") -> None:
-        """Raise `InvalidSpec` or `DataError` when the data set does not fit the task."""
+        """Refuse a data set that does not fit the task.
+
+        Raises:
+            InvalidSpec: the data set as a whole is for another task.
+            DataError: one of its pairs is not as the others; the message names it.
+        """
+        for pair in dataset.pairs:
+            if len(pair.items) != self.items_per_pair:
+                wanted = _counted(self.items_per_pair, dataset.modality)
+                reason = (
+                    f"pair {pair.id!r} has {len(pair.items)}; {self.name} needs {wanted} a pair"
+                )
+                raise DataError(reason, file=dataset.name, line=pair.line)
 
     def batches(
         self, inputs: "Inputs", rows: Tensor, batch_size: int, generator: torch.Generator
@@ -91,6 +112,10 @@ class Task(ABC):
         """
 
 
+def _counted(count: int, modality: Modality) -> str:
+    return f"{count} {modality}{'s' if count > 1 else ''}"
+
+
 def cut(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
     """Cut ``rows`` ``(N,)`` into batches of ``batch_size``.
 
@@ -102,4 +127,4 @@ def cut(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
     return iter(batches)
 
 
-tasks: Registry[type[Task]] = Registry("tasks")
+tasks: Registry[type[Task]] = Registry("tasks", Task)

@@ -25,10 +25,12 @@ class Ranking:
             array
             ``(queries, depths)`` of 0 and 1.
         depths: the values of k.
+        reranked: how many candidates of each query were ranked anew by a second score.
     """
 
     hits: tuple[Hits, Hits]
     depths: tuple[int, ...]
+    reranked: int = 0
 
     @classmethod
     def of(
@@ -78,10 +80,11 @@ def recall_metrics(ranking: Ranking | None) -> list[Metric]:
         return [_metric(name, [], 0) for name in ("d_test", *_names(DEPTHS))]
     means = [hits.mean(1) for hits in ranking.hits]
     n = sum(len(hits) for hits in ranking.hits)
-    made = [_metric("d_test", means, n, measure="mean of six recalls")]
+    made = [_metric("d_test", means, n, measure="mean of six recalls", reranked=ranking.reranked)]
     for direction, hits in zip(DIRECTIONS, ranking.hits, strict=True):
         for place, depth in enumerate(ranking.depths):
-            made.append(_metric(f"{direction}_r{depth}", [hits[:, place]], len(hits)))
+            name = f"{direction}_r{depth}"
+            made.append(_metric(name, [hits[:, place]], len(hits), reranked=ranking.reranked))
     return made
 
 
@@ -89,7 +92,9 @@ def _names(depths: Sequence[int]) -> list[str]:
     return [f"{direction}_r{depth}" for direction in DIRECTIONS for depth in depths]
 
 
-def _metric(name: str, groups: list[Hits], n: int, measure: str = "recall") -> Metric:
+def _metric(
+    name: str, groups: list[Hits], n: int, measure: str = "recall", reranked: int = 0
+) -> Metric:
     """Return the mean of the groups' means in points, with a bootstrap interval over queries."""
     low, high = bootstrap_mean(groups) if groups else (0.0, 0.0)
     return Metric(
@@ -102,5 +107,9 @@ def _metric(name: str, groups: list[Hits], n: int, measure: str = "recall") -> M
         direction="higher",
         unit="points",
         unavailable=None if groups else "there is no pair to measure",
-        details={"measure": measure, "interval": "bootstrap over queries"},
+        details={
+            "measure": measure,
+            "interval": "bootstrap over queries",
+            "reranked": reranked,
+        },
     )

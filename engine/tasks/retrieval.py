@@ -2,7 +2,9 @@
 
 Loss = ITC + ITM: a contrastive loss over the batch, and "match or not" on each pair and on two
 negatives, another text for its image and another image for its text. Ranking = contrastive
-similarity, of which the first k are ranked anew by the probability of a match.
+similarity, of which the first k are ranked anew by the probability of a match. A family without a
+trained "match" (CLIP, Radford et al. 2021) learns by ITC alone, and its similarity ranks alone and
+is the pair score.
 
 What differs from the paper: one text of each image in an epoch, so that no batch holds two texts
 of one image; half of the ITM negatives are easy ones (`EASY_NEGATIVES`); captions that are equal
@@ -10,6 +12,7 @@ word for word share the contrastive target; no momentum queue.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -33,8 +36,10 @@ RERANKED_IN_VALIDATION = 4
 EASY_NEGATIVES = 0.5
 """Share of the ITM negatives that are drawn without regard to similarity. A head that starts from
 nothing learns nothing from the hardest ones alone: its loss stays at that of a guess."""
+RERANKED = 16
+"""Candidates of each query that are ranked anew by default: enough for galleries of hundreds."""
 MOST_RERANKED = 128
-"""Of the paper; galleries as small as ours need fewer."""
+"""Of the paper, for galleries of thousands."""
 
 
 class RetrievalRecipe(TrainingRecipe):
@@ -43,6 +48,13 @@ class RetrievalRecipe(TrainingRecipe):
     epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
+    rerank: int = Field(
+        default=RERANKED,
+        ge=0,
+        le=MOST_RERANKED,
+        description="candidates of each query that the match head ranks anew when the model is "
+        "measured; 0: similarity alone, as always where there is no such head",
+    )
 
 
 @tasks.register("retrieval")
@@ -51,7 +63,7 @@ class Retrieval(Task):
 
     Args:
         rerank: how many candidates of each query are ranked anew by ITM, at most `MOST_RERANKED`;
-            0 ranks by similarity alone.
+            0 ranks by similarity alone. A model's recipe says it, see `configure`.
     """
 
     name = "retrieval"
@@ -59,13 +71,19 @@ class Retrieval(Task):
     contrastive = True
     recipe = RetrievalRecipe
 
-    def __init__(self, rerank: int = 16) -> None:
+    def __init__(self, rerank: int = RERANKED) -> None:
         if not 0 <= rerank <= MOST_RERANKED:
             raise InvalidSpec(f"rerank must be 0 to {MOST_RERANKED}, and {rerank} came")
         self.rerank = rerank
 
+    def configure(self, recipe: TrainingRecipe) -> None:
+        """Rank as deep as the recipe says: the same before and after a model forgets."""
+        if isinstance(recipe, RetrievalRecipe):
+            self.rerank = recipe.rerank
+
     def check(self, dataset: PairDataset) -> None:
-        """There must be two images to tell apart."""
+        """There must be two images to tell apart, one a pair; see `Task.check`."""
+        super().check(dataset)
         if len({reference for pair in dataset.pairs for reference in pair.items}) < 2:
             raise InvalidSpec(f"retrieval needs two images at least, and {dataset.name} has fewer")
 
@@ -83,15 +101,18 @@ class Retrieval(Task):
         return cut(shuffled[firsts], batch_size)
 
     def loss(self, model: PairModel, inputs: Inputs, rows: Tensor) -> dict[str, Tensor]:
-        """Return ``itc`` and ``itm`` on ``rows`` ``(B,)``, in nats; torch draws negatives."""
+        """Return ``itc`` and ``itm`` on ``rows`` ``(B,)``, in nats; torch draws negatives.
+
+        A family that has no trained match has no ``itm``.
+        """
         items, texts = inputs.encode(model, rows)
         item_vectors, text_vectors = model.project(items, texts)
         similarity = item_vectors @ text_vectors.T / model.temperature
         related = _related(inputs, rows).to(similarity.device)
-        return {
-            "itc": contrastive_loss(similarity, related),
-            "itm": self._matching(model, items, texts, similarity.detach(), related),
-        }
+        terms = {"itc": contrastive_loss(similarity, related)}
+        if model.matching:
+            terms["itm"] = self._matching(model, items, texts, similarity.detach(), related)
+        return terms
 
     @staticmethod
     def _matching(
@@ -109,12 +130,12 @@ class Retrieval(Task):
         return functional.cross_entropy(logits, match)
 
     def scores(self, model: PairModel, inputs: Inputs, rows: Tensor) -> Tensor:
-        """Return the ITM probability ``(B,)`` that image and text of a pair match."""
-        made = []
+        """Return the ITM probability ``(B,)`` that image and text of a pair match.
+
+        Of a family that has no trained match, the cosine of image and text.
+        """
         with still(model):
-            for part in rows.split(BATCH):
-                logits = model.fuse(*inputs.encode(model, part)).logits
-                made.append(logits.float().softmax(-1)[:, 1].cpu())
+            made = [_pair_scores(model, inputs, part) for part in rows.split(BATCH)]
         return torch.cat(made) if made else torch.zeros(0)
 
     def outputs(self, model: PairModel, inputs: Inputs, rows: Tensor) -> Tensor:
@@ -162,14 +183,15 @@ class Retrieval(Task):
     @staticmethod
     def _rank(model: PairModel, inputs: Inputs, rows: Tensor, rerank: int) -> Ranking:
         items, texts, right = relevance(inputs.item_rows[rows, 0], inputs.text_rows[rows])
+        depth = rerank if model.matching else 0
         with still(model):
             images = _item_vectors(model, inputs, items)
             similarity = images @ _text_vectors(model, inputs, texts).T
             by_text, by_item = similarity.T.clone(), similarity.clone()
-            if rerank:
-                _rerank(model, inputs, (items, texts), by_item, rerank, swap=False)
-                _rerank(model, inputs, (items, texts), by_text, rerank, swap=True)
-        return Ranking.of(by_text, right.T, by_item, right, DEPTHS)
+            if depth:
+                _rerank(model, inputs, (items, texts), by_item, depth, swap=False)
+                _rerank(model, inputs, (items, texts), by_text, depth, swap=True)
+        return replace(Ranking.of(by_text, right.T, by_item, right, DEPTHS), reranked=depth)
 
 
 def contrastive_loss(similarity: Tensor, related: Tensor) -> Tensor:
@@ -212,6 +234,14 @@ def _related(inputs: Inputs, rows: Tensor, others: Tensor | None = None) -> Tens
     same_item = inputs.item_rows[rows, 0][:, None] == inputs.item_rows[columns, 0][None]
     same_text = inputs.text_rows[rows][:, None] == inputs.text_rows[columns][None]
     return same_item | same_text
+
+
+def _pair_scores(model: PairModel, inputs: Inputs, rows: Tensor) -> Tensor:
+    items, texts = inputs.encode(model, rows)
+    if model.matching:
+        return model.fuse(items, texts).logits.float().softmax(-1)[:, 1].cpu()
+    item_vectors, text_vectors = model.project(items, texts)
+    return (item_vectors * text_vectors).sum(-1).float().cpu()
 
 
 def _item_vectors(model: PairModel, inputs: Inputs, item_rows: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 import io
 import json
 import os
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ Rows = list[dict[str, Any]]
 def real_data() -> Path:
     folder = os.environ.get("LETHE_TEST_DATA")
     if not folder:
-        pytest.skip("LETHE_TEST_DATA does not name a folder with pgr/ and emoji_retrieval/")
+        pytest.skip("LETHE_TEST_DATA does not name the folder of the real data sets")
     return Path(folder)
 
 
@@ -31,13 +32,37 @@ def png() -> bytes:
 
 
 @pytest.fixture
-def write_manifest(tmp_path: Path) -> Callable[[Rows], Path]:
-    def write(rows: Rows) -> Path:
-        path = tmp_path / "manifest.jsonl"
+def write_tar() -> Callable[[Path, Sequence[tuple[str, bytes]]], Path]:
+    """A function that writes files, in order, into a tar archive."""
+
+    def write(path: Path, files: Sequence[tuple[str, bytes]]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as archive:
+            for name, content in files:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_lines(tmp_path: Path) -> Callable[[str, Rows], Path]:
+    """A function that writes objects as the JSON lines of a file below ``tmp_path``."""
+
+    def write(name: str, rows: Rows) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return path
 
     return write
+
+
+@pytest.fixture
+def write_manifest(write_lines: Callable[[str, Rows], Path]) -> Callable[[Rows], Path]:
+    return lambda rows: write_lines("manifest.jsonl", rows)
 
 
 @pytest.fixture

@@ -51,7 +51,10 @@ def test_a_broken_row_leaves_neither_a_manifest_nor_a_part_of_one(tmp_path: Path
     ("changes", "task", "classes"),
     [
         ({}, "retrieval", None),
-        ({"label": 2}, None, 3),
+        ({"label": 2}, "visual_entailment", 3),
+        ({"label": 1}, None, 2),
+        ({"image": ["a.png", "b.png"], "label": 1}, "nlvr", 2),
+        ({"image": ["a.png", "b.png"]}, None, None),
         ({"image": None, "graph": "g.npz::a", "label": 1}, "graph_text", 2),
         ({"image": None, "graph": "g.npz::a"}, None, None),
     ],
@@ -63,6 +66,28 @@ def test_the_task_follows_from_modality_and_labels(
     source.write_text(json.dumps({**ROW, **changes}) + "\n")
     report = convert(source, tmp_path / "out.jsonl")
     assert (report.task, report.classes) == (task, classes)
+
+
+def test_images_in_another_place_are_refused_where_the_format_says_where_they_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "manifest.jsonl"
+    source.write_text(json.dumps(ROW) + "\n")
+    command = [str(source), str(tmp_path / "out.jsonl"), "--images", str(tmp_path)]
+    assert main(command) == 1
+    assert "the format manifest says where its items lie" in capsys.readouterr().err
+
+
+def test_a_folder_of_images_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder or archive of images"):
+        convert(tmp_path, tmp_path / "out.jsonl", "karpathy", tmp_path / "none")
+
+
+def test_a_data_set_without_pairs_leaves_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").touch()
+    with pytest.raises(DataError, match="has no pairs; at least one is needed"):
+        convert(tmp_path, tmp_path / "out.jsonl")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_neither_conversion_nor_digits_load_torch() -> None:

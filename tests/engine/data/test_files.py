@@ -1,4 +1,5 @@
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from engine.errors import DataError
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, write_tar: Callable[[Path, list[tuple[str, bytes]]], Path]) -> Path:
     root = tmp_path / "root"
     (root / "folder").mkdir(parents=True)
     (root / "folder" / "a.txt").write_bytes(b"alpha")
     with zipfile.ZipFile(root / "things.zip", "w") as archive:
         archive.writestr("inner/b.txt", b"beta")
+    write_tar(root / "folder" / "000000.tar", [("inner/c.txt", b"gamma")])
     (tmp_path / "secret.txt").write_bytes(b"secret")
     return root
 
@@ -29,8 +31,13 @@ def test_a_member_of_an_archive_below_the_root_is_read(root: Path) -> None:
     assert DataFiles(root).read("things.zip::inner/b.txt") == b"beta"
 
 
+def test_a_member_of_a_shard_below_the_root_is_read(root: Path) -> None:
+    assert DataFiles(root).read("folder/000000.tar::inner/c.txt") == b"gamma"
+
+
 def test_the_root_may_be_an_archive_itself(root: Path) -> None:
     assert DataFiles(root / "things.zip").read("inner/b.txt") == b"beta"
+    assert DataFiles(root / "folder" / "000000.tar").read("inner/c.txt") == b"gamma"
 
 
 def test_files_can_be_read_again_after_closing(root: Path) -> None:
@@ -52,6 +59,8 @@ def test_files_can_be_read_again_after_closing(root: Path) -> None:
         "folder/a.txt\0",
         "things.zip::../secret.txt",
         "things.zip::/etc/hostname",
+        "folder/000000.tar::../../secret.txt",
+        "folder/000000.tar::/etc/hostname",
         "../things.zip::inner/b.txt",
     ],
 )
@@ -85,7 +94,9 @@ def test_no_reference_reads_a_file_beside_the_root(
             DataFiles(base / "root").read(name)
 
 
-@pytest.mark.parametrize("reference", ["folder/none.txt", "things.zip::none.txt", "none.zip::a"])
+@pytest.mark.parametrize(
+    "reference", ["folder/none.txt", "things.zip::none.txt", "folder/000000.tar::no", "none.zip::a"]
+)
 def test_a_missing_file_is_an_error_that_names_the_reference(root: Path, reference: str) -> None:
     with pytest.raises(DataError, match=reference.replace(".", r"\.")):
         DataFiles(root).read(reference)
@@ -104,8 +115,15 @@ def test_a_file_that_is_no_archive_is_refused_as_one(root: Path) -> None:
         DataFiles(root).read("folder/a.txt::member")
 
 
+def test_a_shard_that_is_cut_short_is_an_error_that_names_the_reference(root: Path) -> None:
+    shard = root / "folder" / "000000.tar"
+    shard.write_bytes(shard.read_bytes()[:515])
+    with pytest.raises(DataError, match=r"^folder/000000\.tar::inner/c\.txt: expected a readable"):
+        DataFiles(root).read("folder/000000.tar::inner/c.txt")
+
+
 def test_a_missing_root_is_an_error(root: Path) -> None:
-    with pytest.raises(DataError, match="folder or a zip archive"):
+    with pytest.raises(DataError, match="folder, or a zip or tar archive"):
         DataFiles(root / "nowhere")
 
 
@@ -113,6 +131,6 @@ def test_a_file_over_the_size_limit_is_not_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MAX_FILE_BYTES", 3)
-    for reference in ("folder/a.txt", "things.zip::inner/b.txt"):
+    for reference in ("folder/a.txt", "things.zip::inner/b.txt", "folder/000000.tar::inner/c.txt"):
         with pytest.raises(DataError, match="at most 3"):
             DataFiles(root).read(reference)

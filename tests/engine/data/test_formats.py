@@ -12,12 +12,15 @@ ROW = {"id": "a", "image": "a.png", "text": "one", "split": "train"}
 
 
 def test_every_format_is_registered_under_its_own_name() -> None:
-    assert list(formats) == ["digits", "karpathy", "manifest", "pgr"]
+    assert list(formats) == [
+        *("digits", "emoji_entailment", "emoji_pairs", "karpathy", "manifest", "nlvr2", "pgr"),
+        *("snli_ve", "webdataset"),
+    ]
     assert all(formats.get(name).name == name for name in formats)
 
 
 def test_a_folder_of_no_known_format_is_an_error_that_lists_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"digits, karpathy, manifest, pgr.*none fits"):
+    with pytest.raises(DataError, match=r"digits, emoji_entailment, .* webdataset\); none fits"):
         detect_format(tmp_path)
 
 
@@ -29,7 +32,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 def test_a_folder_of_two_formats_is_an_error_that_names_both(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text(json.dumps(ROW) + "\n")
     (tmp_path / "d.json").write_text('{"images": [{"sentences": [], "split": "train"}]}')
-    with pytest.raises(DataError, match="karpathy, manifest fits"):
+    with pytest.raises(DataError, match="karpathy, manifest fit: give the path of the one file"):
         detect_format(tmp_path)
 
 

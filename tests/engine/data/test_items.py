@@ -1,5 +1,6 @@
 import io
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from engine.errors import DataError
 
 KEY = "graph/subgraphs_1hop.npz::"
 Arrays = dict[str, np.ndarray]
+WriteTar = Callable[[Path, Sequence[tuple[str, bytes]]], Path]
 
 
 def _store(root: Path, content: bytes) -> ImageStore:
@@ -49,6 +51,48 @@ def test_a_flipped_bit_in_an_image_is_an_error_that_names_it(tmp_path: Path, png
     store = _store(tmp_path, bytes(broken))
     with pytest.raises(DataError, match=r"a\.png"):
         store.load("a.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>not found</html>", "its 22 bytes begin as none of these does"),
+    ],
+)
+def test_what_is_no_image_is_said_in_words_that_name_it(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        _store(tmp_path, content).load("a.png")
+    formats = "PNG, JPEG, WEBP, GIF, BMP, TIFF"
+    assert str(caught.value) == f"a.png: expected a whole image ({formats}): {reason}"
+
+
+# Pillow warns of what it then refuses.
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:.*EXIF", "ignore:Tag data")
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_no_cut_of_any_format_shows_an_object_in_memory(tmp_path: Path, form: str) -> None:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, size=(40, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(out, form)
+    content = out.getvalue()
+    for share in (0.02, 0.2, 0.5, 0.8):
+        store = _store(tmp_path, content[: int(share * len(content))])
+        with pytest.raises(DataError) as caught:
+            store.load("a.png")
+        assert str(caught.value).startswith("a.png: expected a whole image")
+        assert "<" not in str(caught.value)
+
+
+def test_images_of_tar_shards_are_loaded_and_a_broken_one_is_named(
+    tmp_path: Path, png: bytes, write_tar: WriteTar
+) -> None:
+    write_tar(tmp_path / "shards" / "000000.tar", [("a.png", png), ("b.png", png[:200])])
+    store = ImageStore(DataFiles(tmp_path))
+    assert store.load("shards/000000.tar::a.png").size == (30, 40)
+    with pytest.raises(DataError, match=r"^shards/000000\.tar::b\.png: expected a whole image"):
+        store.load("shards/000000.tar::b.png")
 
 
 def test_an_image_format_that_is_not_listed_is_refused(tmp_path: Path) -> None:

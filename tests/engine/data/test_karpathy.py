@@ -33,7 +33,7 @@ def _write(root: Path, images: list[Image]) -> Path:
 
 
 def _rows(root: Path) -> list[dict[str, Any]]:
-    return list(formats.get("karpathy").rows(root))
+    return [found.row for found in formats.get("karpathy").rows(root)]
 
 
 def test_every_sentence_of_an_image_in_a_folder_is_a_pair(tmp_path: Path, png: bytes) -> None:
@@ -76,30 +76,68 @@ def test_images_of_coco_lie_below_their_filepath(tmp_path: Path, png: bytes) -> 
 def test_a_missing_image_is_an_error_that_names_it(tmp_path: Path, png: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(png)
     root = _write(tmp_path, [_image(0, "a.jpg", "train"), _image(1, "b.jpg", "train")])
-    with pytest.raises(DataError, match=r"images\[1\].*'b\.jpg' is missing"):
+    with pytest.raises(DataError, match=r"dataset\.json, images\[1\]: .*'b\.jpg' is missing"):
         _rows(root)
 
 
 def test_no_images_at_all_is_an_error(tmp_path: Path) -> None:
     root = _write(tmp_path, [_image(0, "a.jpg", "train")])
-    with pytest.raises(DataError, match="neither a zip nor a folder"):
+    with pytest.raises(
+        DataError, match=r"images\[0\]: the image 'a\.jpg' is missing: no folder and no zip or tar"
+    ):
         _rows(root)
 
 
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ({"split": "dev"}, r"images\[0\]\.split is 'dev'"),
-        ({"sentences": [{"sentid": 1}]}, r"images\[0\]\.sentences\.0\.raw: Field required"),
-        ({"filename": None}, r"images\[0\]\.filename"),
+        ({"split": "fold1"}, r"images\[0\]: the split is 'fold1'"),
+        ({"sentences": [{"sentid": 1}]}, r"images\[0\]: sentences\.0\.raw: Field required"),
+        ({"filename": None}, r"images\[0\]: filename: Input should be"),
+        ({"sentences": []}, r"images\[0\]: sentences: List should have at least 1 item"),
     ],
 )
 def test_a_broken_entry_is_an_error_that_names_its_place(
     tmp_path: Path, broken: Image, reason: str
 ) -> None:
+    (tmp_path / "a.jpg").touch()
     root = _write(tmp_path, [{**_image(0, "a.jpg", "train"), **broken}])
     with pytest.raises(DataError, match=reason):
         _rows(root)
+
+
+def test_an_entry_that_is_no_object_is_an_error_that_names_its_place(tmp_path: Path) -> None:
+    text = json.dumps({"images": [_image(0, "a.jpg", "train"), 7]})
+    (tmp_path / "dataset.json").write_text(text)
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(DataError, match=r"dataset\.json, images\[1\]: expected a JSON object"):
+        _rows(tmp_path)
+
+
+def test_a_sentence_id_that_occurs_twice_is_named_with_both_places(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    root = _write(tmp_path, [_image(0, "a.jpg", "train"), _image(0, "a.jpg", "val")])
+    with pytest.raises(DataError) as caught:
+        convert(root, tmp_path / "out.jsonl")
+    assert str(caught.value) == (
+        "dataset.json, images[1]: the id '0-0' was used in dataset.json, images[0]; "
+        "ids must be unique"
+    )
+
+
+def test_flickr30k_as_published_has_no_filepath_and_a_flat_folder(
+    tmp_path: Path, png: bytes
+) -> None:
+    (tmp_path / "flickr30k-images").mkdir()
+    (tmp_path / "flickr30k-images" / "1000092795.jpg").write_bytes(png)
+    image = _image(0, "1000092795.jpg", "train", sentids=[0, 1])
+    (tmp_path / "dataset_flickr30k.json").write_text(
+        json.dumps({"images": [image], "dataset": "flickr30k"})
+    )
+    rows = _rows(tmp_path)
+    assert [row["id"] for row in rows] == ["0-0", "0-1"]
+    assert rows[0]["image"] == "flickr30k-images/1000092795.jpg"
+    assert rows[0]["item_id"] == "1000092795.jpg"
 
 
 def test_json_that_is_cut_short_is_an_error(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def test_left_out_ids_get_their_defaults(write_manifest: Write) -> None:
     pair = _load(write_manifest([FIRST]))[0]
     expected = Pair("a", ("a.png",), ("a.png",), "one", "a", None, "train")
     assert pair == expected
+    assert pair.line == 1
 
 
 def test_given_ids_are_kept(write_manifest: Write) -> None:
@@ -70,6 +71,20 @@ def test_parquet_and_json_lines_give_the_same_pairs(write_manifest: Write, tmp_p
     table = tmp_path / "manifest.parquet"
     pq.write_table(pa.Table.from_pylist(rows), table)
     assert _load(table) == _load(write_manifest(rows))
+
+
+def test_parquet_and_json_lines_give_the_same_pairs_of_two_images(
+    write_manifest: Write, tmp_path: Path
+) -> None:
+    rows = [
+        {**FIRST, "image": ["a.png", "b.png"], "item_id": ["i", "j"], "label": 0},
+        {**SECOND, "image": ["b.png", "c.tar::c.png"], "item_id": ["j", "k"], "label": 1},
+    ]
+    table = tmp_path / "manifest.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    pairs = _load(table)
+    assert pairs[1].items == ("b.png", "c.tar::c.png")
+    assert pairs == _load(write_manifest(rows))
 
 
 def test_blank_lines_are_no_rows_and_line_numbers_count_them(write_manifest: Write) -> None:
@@ -116,8 +131,9 @@ def test_a_row_without_a_required_field_names_the_field(write_manifest: Write) -
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"id": "a"}, "'a' was used on line 1"),
+        ({"id": "a"}, r"'a' was used in manifest\.jsonl, line 1"),
         ({"label": 1}, "every pair has a label or none"),
+        ({"image": ["b.png", "c.png"]}, "as many images as the first one, which has 1"),
         ({"image": None, "graph": "g.npz::x"}, "images or graphs, not both"),
         ({"text_id": "a"}, "stood for another text"),
         ({"image": "a.png", "item_id": "z"}, "had another item id"),
@@ -152,7 +168,7 @@ def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
 def test_a_line_without_end_is_not_read_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.data.rows.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("engine.data.lines.MAX_LINE_BYTES", 100)
     (tmp_path / "manifest.jsonl").write_bytes(b"x" * 1000)
     with pytest.raises(DataError, match="at most 100 bytes"):
         _load(tmp_path / "manifest.jsonl")

@@ -28,7 +28,7 @@ def _write(root: Path, *pairs: dict[str, Any]) -> Path:
 
 
 def _rows(root: Path) -> list[dict[str, Any]]:
-    return list(formats.get("pgr").rows(root))
+    return [found.row for found in formats.get("pgr").rows(root)]
 
 
 def test_a_pair_names_its_subgraph_and_its_entities(graph_root: Path) -> None:
@@ -48,7 +48,8 @@ def test_pairs_of_one_sentence_share_the_text_id_and_others_do_not(graph_root: P
 
 def test_markers_stand_around_gene_and_phenotype_in_either_order(graph_root: Path) -> None:
     swapped = {**PAIR, "id": "p1", "gene": PAIR["phenotype"], "phenotype": PAIR["gene"]}
-    rows = list(PgrFormat(markers=True).rows(_write(graph_root, PAIR, swapped)))
+    source = PgrFormat(markers=True).rows(_write(graph_root, PAIR, swapped))
+    rows = [found.row for found in source]
     assert rows[0]["text"] == "With p < 1 [ ABC ] causes < ataxia >."
     assert rows[1]["text"] == "With p < 1 < ABC > causes [ ataxia ]."
     assert rows[0]["text_id"] != rows[1]["text_id"]
@@ -62,7 +63,11 @@ def test_markers_refuse_offsets_that_overlap(graph_root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
-    [({"split": "x"}, "the split is 'x'"), ({"label": None}, "label"), ({"gene": {}}, "gene.id")],
+    [
+        ({"split": "x"}, "the split is 'x'"),
+        ({"label": 2}, "label: Input should be 0 or 1"),
+        ({"gene": {}}, "gene.id"),
+    ],
 )
 def test_a_broken_line_is_an_error_that_names_it(
     graph_root: Path, changes: dict[str, Any], reason: str
@@ -97,5 +102,5 @@ def test_pairs_with_the_same_item_id_have_the_same_subgraph(
 
 def test_a_file_that_is_not_utf_8_is_an_error(graph_root: Path) -> None:
     (graph_root / "pairs.jsonl").write_bytes(b'{"id": "\xff"}\n')
-    with pytest.raises(DataError, match=r"pairs\.jsonl: cannot be read"):
+    with pytest.raises(DataError, match=r"pairs\.jsonl, line 1: .*unicode"):
         _rows(graph_root)

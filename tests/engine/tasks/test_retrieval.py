@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from engine.data.pairs import Pair, PairDataset
-from engine.errors import InvalidSpec
+from engine.errors import DataError, InvalidSpec
 from engine.families import Albef, Encoding, Fused, PairModel, families
 from engine.inputs import Inputs
-from engine.tasks import Retrieval
+from engine.tasks import Retrieval, RetrievalRecipe, TrainingRecipe
 from engine.tasks.retrieval import contrastive_loss, hard_negatives
 
 
@@ -267,6 +267,55 @@ def test_measuring_leaves_the_model_in_its_mode(model: PairModel, inputs: Inputs
 def test_more_reranking_than_the_paper_does_is_refused() -> None:
     with pytest.raises(InvalidSpec, match="0 to 128"):
         Retrieval(rerank=129)
+
+
+def test_the_recipe_says_how_deep_the_ranking_goes() -> None:
+    task = Retrieval()
+    assert task.rerank == RetrievalRecipe().rerank == 16
+    task.configure(RetrievalRecipe(rerank=128))
+    assert task.rerank == 128
+    task.configure(TrainingRecipe())
+    assert task.rerank == 128
+
+
+@pytest.fixture
+def dual(tiny: Callable[..., PairModel]) -> PairModel:
+    """A family of similarities alone."""
+    return tiny("clip")
+
+
+@pytest.fixture
+def dual_inputs(dual: PairModel, image_data: PairDataset) -> Inputs:
+    return Inputs(dual, image_data)
+
+
+def test_without_a_match_the_loss_is_the_contrastive_one_alone(
+    dual: PairModel, dual_inputs: Inputs
+) -> None:
+    rows = torch.arange(6)
+    items, texts = dual.project(*dual_inputs.encode(dual, rows))
+    expected = contrastive_loss(items @ texts.T / dual.temperature, torch.eye(6, dtype=torch.bool))
+    terms = Retrieval().loss(dual, dual_inputs, rows)
+    assert list(terms) == ["itc"]
+    assert terms["itc"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_without_a_match_the_cosine_scores_and_ranks(dual: PairModel, dual_inputs: Inputs) -> None:
+    rows = torch.tensor([3, 1, 8])
+    items, texts = dual.project(*dual_inputs.encode(dual, rows))
+    scores = Retrieval().scores(dual, dual_inputs, rows)
+    torch.testing.assert_close(scores, torch.nn.functional.cosine_similarity(items, texts).detach())
+    test = dual_inputs.split("test")
+    deep = Retrieval(rerank=16).utility(dual, dual_inputs, test)
+    assert deep == Retrieval(rerank=0).utility(dual, dual_inputs, test)
+    assert Retrieval().validate(dual, dual_inputs, test) == pytest.approx(deep[0].value)
+
+
+def test_pairs_of_two_images_are_refused(image_data: PairDataset) -> None:
+    first = image_data.pairs[0]
+    two = replace(first, items=first.items * 2, item_ids=first.item_ids * 2)
+    with pytest.raises(DataError, match="has 2; retrieval needs 1 image a pair"):
+        Retrieval().check(replace(image_data, pairs=[two]))
 
 
 def test_a_single_image_is_refused(image_data: PairDataset) -> None:

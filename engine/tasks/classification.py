@@ -1,0 +1,89 @@
+"""What every task with labels shares: cross-entropy, the true class's probability, accuracy, F1."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.data.pairs import Pair, PairDataset
+from engine.errors import DataError, InvalidSpec
+from engine.families.base import PairModel
+from engine.inputs import Inputs, still
+from engine.spec import Metric
+from engine.tasks.accuracy import classification_metrics
+from engine.tasks.base import Task
+
+BATCH = 256
+"""Pairs that are classified at once when nothing is trained."""
+
+
+class Classification(Task):
+    """Cross-entropy on C classes; the pair score is the probability of the true class."""
+
+    classes: ClassVar[tuple[str, ...]] = ()
+    """Names of the classes, in the order of their numbers; empty: as many as the data have."""
+
+    @classmethod
+    def refusal(cls, family: type[PairModel]) -> str | None:
+        """See `Task.refusal`; a class head is needed."""
+        reason = super().refusal(family)
+        if reason is None and not family.classifies:
+            return f"{cls.name} needs a class head, and {family.family} has none"
+        return reason
+
+    def check(self, dataset: PairDataset) -> None:
+        """Every pair needs a label of the task's classes; see `Task.check`."""
+        super().check(dataset)
+        if dataset.classes is None:
+            raise InvalidSpec(f"{self.name} needs labels, and data set {dataset.name} has none")
+        count = len(self.classes) or dataset.classes
+        for pair in dataset.pairs:
+            if pair.label is None or not 0 <= pair.label < count:
+                reason = self._other_label(pair, count)
+                raise DataError(reason, file=dataset.name, line=pair.line)
+        if count != dataset.classes:
+            raise InvalidSpec(
+                f"{self.name} has {count} classes ({', '.join(self.classes)}), and no pair of data "
+                f"set {dataset.name} has a label above {dataset.classes - 1}"
+            )
+
+    def _other_label(self, pair: Pair, count: int) -> str:
+        named = f" ({', '.join(self.classes)})" if self.classes else ""
+        return f"pair {pair.id!r} has label {pair.label}; {self.name} needs 0 to {count - 1}{named}"
+
+    def loss(self, model: PairModel, inputs: Inputs, rows: Tensor) -> dict[str, Tensor]:
+        """Return ``class``: the cross-entropy of the labels of ``rows`` ``(B,)``, in nats."""
+        logits = model.fuse(*inputs.encode(model, rows)).logits
+        labels = inputs.labels[rows].to(logits.device)
+        return {"class": functional.cross_entropy(logits, labels)}
+
+    def outputs(self, model: PairModel, inputs: Inputs, rows: Tensor) -> Tensor:
+        """Return class probabilities ``(B, C)`` on the CPU."""
+        made = []
+        with still(model):
+            for part in rows.split(BATCH):
+                logits = model.fuse(*inputs.encode(model, part)).logits
+                made.append(logits.float().softmax(-1).cpu())
+        return torch.cat(made)
+
+    def scores(self, model: PairModel, inputs: Inputs, rows: Tensor) -> Tensor:
+        """Return the probability ``(B,)`` of the true class."""
+        chances = self.outputs(model, inputs, rows)
+        return chances.gather(1, inputs.labels[rows, None])[:, 0]
+
+    def validate(self, model: PairModel, inputs: Inputs, rows: Tensor) -> float:
+        """Return the accuracy in points of 100; of no pairs, minus infinity."""
+        if not len(rows):
+            return float("-inf")
+        predicted = self.outputs(model, inputs, rows).argmax(-1)
+        return 100 * float((predicted == inputs.labels[rows]).double().mean())
+
+    def utility(self, model: PairModel, inputs: Inputs, rows: Tensor) -> list[Metric]:
+        """Return ``d_test`` (accuracy) and ``f1`` (class 1 of two; the mean if more than two)."""
+        if not len(rows):
+            return classification_metrics(None, None, self.classes)
+        chances = self.outputs(model, inputs, rows)
+        names = self.classes or tuple(str(number) for number in range(chances.shape[1]))
+        truth, guess = inputs.labels[rows].numpy(), chances.argmax(-1).numpy()
+        return classification_metrics(truth, guess, names)
