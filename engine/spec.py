@@ -5,13 +5,17 @@ or by a worker in another process, and be repeated to the bit.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Update = Literal["all", "fusion"]
+Aim = Literal["decouple", "calibrated"]
+"""Where deleted pairs should end: unrelated (the paper's aim), or where pairs never seen are."""
 Modality = Literal["image", "graph"]
 Split = Literal["train", "val", "test"]
+LEAST_REFERENCES = 4
+"""Reference models of which each pair is in two and not in two: the least that has a variance."""
 
 
 class Frozen(BaseModel):
@@ -48,12 +52,29 @@ class RunSpec(Frozen):
     method: str | None = None
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the method")
     update: Update = "all"
-    objective: Literal["decouple"] = "decouple"
+    objective: Aim = "decouple"
     forget: dict[str, list[str]] = Field(default_factory=dict)
     forgotten: dict[str, list[str]] = Field(default_factory=dict)
+    reference_models: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="models trained for the attack on each pair: none, or at least 4",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31)
     threads: int = Field(default=1, ge=1)
     device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _references_fit(self) -> Self:
+        count = self.reference_models
+        if 0 < count < LEAST_REFERENCES:
+            raise ValueError(f"reference_models is {count}; give 0 or at least {LEAST_REFERENCES}")
+        if count and self.action != "unlearn":
+            raise ValueError(
+                f"reference_models attack an unlearning, and the action is {self.action}"
+            )
+        return self
 
 
 Direction = Literal["higher", "lower", "near_half", "none"]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import InvalidSpec
 from engine.monitor import Monitor
-from engine.spec import Update
+from engine.spec import Aim, Update
 from engine.training import BatchT, FitReport, Objective, Schedule, fit
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Unlearning:
         validation: validation pairs ``(V,)``, for model selection.
         params: the method's parameters.
         update: ``all``, or ``fusion`` for the fusion module and head alone.
+        aim: ``decouple``, or ``calibrated`` to the pairs that were never seen.
         recipe: how the original was trained, or None when its checkpoint does not say.
         seed: of every random choice.
         monitor: progress, cancellation, saved state.
@@ -52,6 +53,7 @@ class Unlearning:
     validation: Tensor
     params: "MethodParams"
     update: Update
+    aim: Aim
     recipe: "TrainingRecipe | None"
     seed: int
     monitor: Monitor
@@ -77,12 +79,19 @@ class Unlearning:
         return student
 
     def fit(
-        self, model: "PairModel", objective: Objective[BatchT], schedule: Schedule
+        self,
+        model: nn.Module,
+        objective: Objective[BatchT],
+        schedule: Schedule,
+        *,
+        phase: str = "unlearn",
     ) -> FitReport:
-        """Run the one optimisation loop for this method; see `engine.training.fit`."""
-        report = fit(
-            model, objective, schedule, phase="unlearn", seed=self.seed, monitor=self.monitor
-        )
+        """Run the one optimisation loop for this method; see `engine.training.fit`.
+
+        A method that trains more than once gives each training a ``phase`` of its own, under which
+        its state is saved.
+        """
+        report = fit(model, objective, schedule, phase=phase, seed=self.seed, monitor=self.monitor)
         self.reports.append(report)
         return report
 

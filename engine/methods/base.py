@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict
 
 from engine.registry import Registry
-from engine.spec import Update
+from engine.spec import Aim, Update
 
 if TYPE_CHECKING:
     from engine.families.base import PairModel
@@ -36,6 +36,7 @@ class Method:
         refusal: reason why it does not apply to (family, task, update), or None.
         limitations: sentences for the certificate.
         run: makes the unlearned model; the student starts as a copy of the teacher.
+        aims: objectives that a request may ask it for.
     """
 
     name: str
@@ -46,6 +47,18 @@ class Method:
     refusal: Callable[[str, str, Update], str | None]
     limitations: tuple[str, ...]
     run: "Callable[[Unlearning], PairModel]"
+    aims: frozenset[Aim] = frozenset({"decouple"})
+
+    def refuse_aim(self, aim: Aim) -> str | None:
+        """Return why the method cannot pursue ``aim``, or None when it can."""
+        if aim in self.aims:
+            return None
+        return f"{self.name} cannot aim at {aim}; it can at {' or '.join(sorted(self.aims))}"
 
 
-methods: Registry[Method] = Registry("methods")
+methods: Registry[Method] = Registry("methods", Method)
+
+
+def applies_everywhere(family: str, task: str, update: Update) -> None:
+    """Refuse nothing: the `Method.refusal` of a method that knows no family, task or update."""
+    del family, task, update

@@ -5,8 +5,7 @@ from contextlib import ExitStack
 from pydantic import Field
 
 from engine.families.base import PairModel
-from engine.methods.base import Method, MethodParams, methods
-from engine.spec import Update
+from engine.methods.base import Method, MethodParams, applies_everywhere, methods
 from engine.tasks.base import TrainingRecipe
 from engine.training import Schedule, TaskObjective
 from engine.unlearning import Unlearning
@@ -22,13 +21,8 @@ class FineTuneParams(MethodParams):
     learning_rate: float | None = Field(
         default=None, gt=0, le=1, description="instead of the factor times the original's"
     )
-    batch_size: int = Field(default=64, ge=2, le=4096)
-    weight_decay: float = Field(default=0.01, ge=0, le=1)
-
-
-def _never(family: str, task: str, update: Update) -> str | None:
-    del family, task, update
-    return None
+    batch_size: int = Field(default=64, ge=2, le=4096, description="retained pairs in a step")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="of matrices")
 
 
 def _schedule(params: FineTuneParams, recipe: TrainingRecipe) -> Schedule:
@@ -63,7 +57,7 @@ methods.register("finetune")(
         guarantee="approximate",
         scopes=frozenset({"association"}),
         params=FineTuneParams,
-        refusal=_never,
+        refusal=applies_everywhere,
         limitations=(
             (
                 "Nothing pushes the deleted pairs out: they fade as far as further training on "

@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from engine.families.base import Encoding, PairModel
-from engine.methods.base import Method, MethodParams, methods
+from engine.methods.base import Method, MethodParams, applies_everywhere, methods
+from engine.methods.held_out import held_out_alike
 from engine.methods.losses import (
     decoupling_loss,
     multimodal_retention_loss,
@@ -26,7 +27,6 @@ from engine.methods.losses import (
 )
 from engine.methods.selection import ForgettingSelection
 from engine.methods.teacher import Teacher
-from engine.spec import Update
 from engine.training import Schedule
 from engine.unlearning import Truths, Unlearning, draw, unrelated_texts
 
@@ -170,11 +170,18 @@ class MultiDelete:
         self.truths = Truths(run.inputs)
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
-        items_of, texts_of = self._unrelated(generator)
-        self.unrelated_readouts = self._by_draw(self.teacher.combined(items_of, texts_of))
+        items_of, texts_of = self._targets(generator)
+        self.target_readouts = self._by_draw(self.teacher.combined(items_of, texts_of))
         if run.task.contrastive:
-            self.unrelated_cosines = self._by_draw(self.teacher.cosines(items_of, texts_of))
+            self.target_cosines = self._by_draw(self.teacher.cosines(items_of, texts_of))
         self.selection = ForgettingSelection(run, params.utility_drop, params.target, generator)
+
+    def _targets(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Choose K pairs for each deleted pair to end at: rows ``(K * F,)`` of items and texts."""
+        if self.run.aim == "calibrated":
+            alike = held_out_alike(self.run, self.params.draws)
+            return alike, alike
+        return self._unrelated(generator)
 
     def _unrelated(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw K pairs (I_p, T_q) for each deleted pair: rows ``(K * F,)`` of p and of q."""
@@ -244,7 +251,7 @@ class MultiDelete:
             items_at = torch.cat([pairs, first])
             texts_at = torch.cat([pairs, first[batch.partners]])
         readouts = self.student.fuse(item.take(items_at), text.take(texts_at)).readout
-        unrelated = self.unrelated_readouts[:, batch.places]
+        unrelated = self.target_readouts[:, batch.places]
         decoupling = decoupling_loss(readouts[:deleted].expand_as(unrelated), unrelated)
         known = self.teacher.readouts(torch.cat([batch.retain, batch.forgotten]))
         retention = multimodal_retention_loss(readouts[deleted : len(pairs)], known)
@@ -259,7 +266,7 @@ class MultiDelete:
     ) -> Tensor:
         """L_MD on the cosines of deleted pairs; items and texts are unit vectors ``(n, p)``."""
         cosines = (items[deleted] * texts[deleted]).sum(dim=1)
-        unrelated = self.unrelated_cosines[:, batch.places]
+        unrelated = self.target_cosines[:, batch.places]
         return self.weights.similarity * similarity_decoupling_loss(
             cosines.expand_as(unrelated), unrelated
         )
@@ -285,11 +292,6 @@ class MultiDelete:
             weight_decay=self.params.weight_decay,
             validate_every=max(1, epochs // VALIDATIONS),
         )
-
-
-def _never(family: str, task: str, update: Update) -> str | None:
-    del family, task, update
-    return None
 
 
 def _run(run: Unlearning) -> PairModel:
@@ -324,8 +326,9 @@ methods.register("multidelete")(
         guarantee="approximate",
         scopes=frozenset({"association"}),
         params=MultiDeleteParams,
-        refusal=_never,
+        refusal=applies_everywhere,
         limitations=LIMITATIONS,
         run=_run,
+        aims=frozenset({"decouple", "calibrated"}),
     )
 )

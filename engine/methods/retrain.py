@@ -55,5 +55,6 @@ methods.register("retrain")(
             "What other retained pairs say of the same image, graph or text is learned again.",
         ),
         run=_run,
+        aims=frozenset({"decouple", "calibrated"}),
     )
 )

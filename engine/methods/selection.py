@@ -1,4 +1,4 @@
-"""Which epoch of an unlearning run is kept: the one that forgot most without losing utility."""
+"""Which epoch of an unlearning run is kept: the one nearest to its aim without losing utility."""
 
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from engine.families.base import PairModel
 
 SAMPLE = 512
-"""Most deleted and most retained pairs whose scores are compared at each validation."""
+"""Most deleted and most other pairs whose scores are compared at each validation."""
 
 
 class ForgettingSelection:
-    """Scores a student on validation utility and on how unrelated the deleted pairs look.
+    """Scores a student on validation utility and on where the deleted pairs stand.
 
-    Utility is measured on validation pairs and forgetting on training pairs: never on test.
+    Utility is measured on validation pairs; forgetting on training pairs (``decouple``) or between
+    training and validation pairs (``calibrated``): never on test.
 
     Args:
-        run: the unlearning run.
+        run: the unlearning run; its aim says what is wanted of the deleted pairs.
         tolerance: points of 100 of validation utility that may be lost.
         target: D_f at which deleted pairs look unrelated enough; beyond it utility decides.
         generator: draws the pairs that are compared.
@@ -38,10 +39,21 @@ class ForgettingSelection:
         self.before = self._utility(run.teacher)
 
     def score(self, student: "PairModel") -> float:
-        """Return how good the student is; higher is better. See `rank`."""
+        """Return how good the student is; higher is better. See `rank` and `rank_calibrated`."""
         lost = self.before - self._utility(student)
+        if self.run.aim == "calibrated":
+            distance = 0.0 if lost > self.tolerance else self.distance(student)
+            return rank_calibrated(lost, distance, self.tolerance)
         forgotten = 0.0 if lost > self.tolerance else self._forgetting(student)
         return rank(lost, forgotten, self.tolerance, self.target)
+
+    def distance(self, student: "PairModel") -> float:
+        """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5."""
+        return abs(self.unseen_auc(student) - 0.5)
+
+    def unseen_auc(self, student: "PairModel") -> float:
+        """Return the AUC of deleted pairs, the positives, against validation pairs."""
+        return self._auc(student, self.run.forget, self.run.validation)
 
     def _utility(self, model: "PairModel") -> float:
         if not len(self.run.validation):
@@ -51,9 +63,12 @@ class ForgettingSelection:
 
     def _forgetting(self, model: "PairModel") -> float:
         """Return D_f = 100 (1 - AUC), retained pairs being the positives."""
-        scores = torch.cat([self._scores(model, self.retained), self._scores(model, self.deleted)])
-        positive = torch.arange(len(scores)) < len(self.retained)
-        return 100.0 * (1.0 - float(roc_auc_score(positive.numpy(), scores.numpy())))
+        return 100.0 * (1.0 - self._auc(model, self.retained, self.deleted))
+
+    def _auc(self, model: "PairModel", positives: Tensor, negatives: Tensor) -> float:
+        scores = torch.cat([self._scores(model, positives), self._scores(model, negatives)])
+        positive = torch.arange(len(scores)) < len(positives)
+        return float(roc_auc_score(positive.numpy(), scores.numpy()))
 
     def _scores(self, model: "PairModel", rows: Tensor) -> Tensor:
         with torch.no_grad():
@@ -62,7 +77,7 @@ class ForgettingSelection:
 
 
 def rank(lost: float, d_f: float, tolerance: float, target: float) -> float:
-    """Return the selection score of a student, higher is better.
+    """Return the selection score of a student under ``decouple``, higher is better.
 
     Students that lost more than ``tolerance`` come last, ordered by their loss. The others are
     ordered by D_f down to ``target``, and those that reached it by their loss.
@@ -77,3 +92,16 @@ def rank(lost: float, d_f: float, tolerance: float, target: float) -> float:
         return -lost
     # The loss only separates students whose D_f counts as equal: it weighs a hundredth.
     return 100.0 - max(d_f, target) - lost / 100
+
+
+def rank_calibrated(lost: float, distance: float, tolerance: float) -> float:
+    """Return the selection score of a student under ``calibrated``, higher is better.
+
+    Args:
+        lost: points of validation utility lost; negative for a gain.
+        distance: of the AUC against the unseen from 0.5, 0 to 0.5.
+        tolerance: points that may be lost.
+    """
+    if lost > tolerance:
+        return -lost
+    return 100.0 - 100.0 * distance - lost / 100

@@ -46,10 +46,7 @@ class Teacher:
     def combined(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
         """Return R(f(I_p, T_q)) ``(B, r)``: items of pairs ``items_of``, texts of ``texts_of``."""
         parts = [
-            self.model.fuse(
-                self.inputs.encode_items(self.model, self.inputs.item_rows[p, 0]),
-                self.inputs.encode_texts(self.model, self.inputs.text_rows[q]),
-            ).readout
+            self.model.fuse(*self.inputs.encode_across(self.model, p, q)).readout
             for p, q in self._chunks(items_of, texts_of)
         ]
         return torch.cat(parts)
@@ -59,10 +56,7 @@ class Teacher:
         """Return cos(I_p, T_q) ``(B,)`` of the same combinations, for families that rank by it."""
         parts = []
         for p, q in self._chunks(items_of, texts_of):
-            items, texts = self.model.project(
-                self.inputs.encode_items(self.model, self.inputs.item_rows[p, 0]),
-                self.inputs.encode_texts(self.model, self.inputs.text_rows[q]),
-            )
+            items, texts = self.model.project(*self.inputs.encode_across(self.model, p, q))
             parts.append((items * texts).sum(dim=1))
         return torch.cat(parts)
 

@@ -13,37 +13,61 @@ from engine.families import PairModel, families
 from engine.inputs import Inputs
 from engine.methods import methods
 from engine.monitor import Monitor
-from engine.spec import Update
+from engine.spec import Aim, Update
 from engine.tasks import Task, TrainingRecipe, tasks
 from engine.training import TaskObjective, fit, recipe_schedule
 from engine.unlearning import Unlearning
 
 TASKS = {"albef": "retrieval", "gcn_bert": "graph_text"}
+"""The task of a family where a test names none."""
 RECIPES = {
-    "albef": TrainingRecipe(epochs=80, batch_size=12, learning_rate=2e-3),
-    "gcn_bert": TrainingRecipe(epochs=25, batch_size=12, learning_rate=2e-3),
+    "retrieval": TrainingRecipe(epochs=80, batch_size=12, learning_rate=2e-3),
+    "graph_text": TrainingRecipe(epochs=25, batch_size=12, learning_rate=2e-3),
+    "visual_entailment": TrainingRecipe(epochs=25, batch_size=12, learning_rate=2e-3),
+    "nlvr": TrainingRecipe(epochs=25, batch_size=12, learning_rate=2e-3),
 }
 FORGET, FORGOTTEN = 6, 3
 
 Learned = tuple[PairModel, Inputs, PairDataset]
+Learn = Callable[..., Learned]
 Unlearn = Callable[..., Unlearning]
 
 
-@pytest.fixture(scope="session")
-def learned(image_data: PairDataset, graph_data: PairDataset) -> Callable[[str], Learned]:
-    """The trained tiny model of a family, made once, with its inputs and data."""
-    made: dict[str, Learned] = {}
-    data = {"image": image_data, "graph": graph_data}
+def labelled(dataset: PairDataset, classes: int, images: int) -> PairDataset:
+    """The pairs of a data set with labels in turns, and with the images that follow as well."""
+    pairs = [
+        replace(
+            pair,
+            label=row % classes,
+            items=tuple(dataset.pairs[row - k].items[0] for k in range(images)),
+            item_ids=tuple(dataset.pairs[row - k].item_ids[0] for k in range(images)),
+        )
+        for row, pair in enumerate(dataset.pairs)
+    ]
+    return replace(dataset, pairs=pairs, classes=classes)
 
-    def get(family: str) -> Learned:
-        if family not in made:
-            kind = families.get(family)
-            dataset = data[kind.modality]
+
+@pytest.fixture(scope="session")
+def learned(image_data: PairDataset, graph_data: PairDataset) -> Learn:
+    """The tiny model of a family for a task, trained or as built, with its inputs and data."""
+    made: dict[tuple[str, str, bool], Learned] = {}
+    data = {
+        "retrieval": image_data,
+        "graph_text": graph_data,
+        "visual_entailment": labelled(image_data, 3, images=1),
+        "nlvr": labelled(image_data, 2, images=2),
+    }
+
+    def get(family: str, task: str | None = None, *, trained: bool = True) -> Learned:
+        key = (family, task or TASKS[family], trained)
+        if key not in made:
+            kind, dataset = families.get(family), data[key[1]]
             model = kind.build(kind.tiny(), dataset, 0)
             inputs = Inputs(model, dataset)
-            _train(model, inputs, tasks.get(TASKS[family])())
-            made[family] = (model.requires_grad_(requires_grad=False), inputs, dataset)
-        return made[family]
+            if trained:
+                _train(model, inputs, tasks.get(key[1])())
+            made[key] = (model.requires_grad_(requires_grad=False), inputs, dataset)
+        return made[key]
 
     return get
 
@@ -51,20 +75,29 @@ def learned(image_data: PairDataset, graph_data: PairDataset) -> Callable[[str],
 def _train(model: PairModel, inputs: Inputs, task: Task) -> None:
     model.set_trainable("all")
     train, val = inputs.split("train"), inputs.split("val")
-    recipe = RECIPES[model.family]
+    recipe = RECIPES[task.name]
     objective = TaskObjective(task, model, inputs, train, val, recipe.batch_size)
     schedule = replace(recipe_schedule(recipe), validate_every=recipe.epochs)
     fit(model, objective, schedule, phase="train", seed=0, monitor=Monitor())
 
 
 @pytest.fixture
-def unlearn(learned: Callable[[str], Learned]) -> Unlearn:
+def unlearn(learned: Learn) -> Unlearn:
     """A function that prepares the unlearning of six pairs, after three were forgotten before."""
 
     def prepare(
-        family: str, method: str, *, update: Update = "all", seed: int = 0, **params: object
+        family: str,
+        method: str,
+        *,
+        task: str | None = None,
+        update: Update = "all",
+        aim: Aim = "decouple",
+        seed: int = 0,
+        trained: bool = True,
+        **params: object,
     ) -> Unlearning:
-        teacher, inputs, dataset = learned(family)
+        task = task or TASKS[family]
+        teacher, inputs, dataset = learned(family, task, trained=trained)
         train = inputs.split("train")
         gone = set(train[: FORGET + FORGOTTEN].tolist())
 
@@ -75,7 +108,7 @@ def unlearn(learned: Callable[[str], Learned]) -> Unlearn:
 
         return Unlearning(
             teacher=teacher,
-            task=tasks.get(TASKS[family])(),
+            task=tasks.get(task)(),
             inputs=inputs,
             forget=train[:FORGET],
             retain=train[FORGET + FORGOTTEN :],
@@ -83,7 +116,8 @@ def unlearn(learned: Callable[[str], Learned]) -> Unlearn:
             validation=inputs.split("val"),
             params=methods.get(method).params(**params),
             update=update,
-            recipe=RECIPES[family],
+            aim=aim,
+            recipe=RECIPES[task],
             seed=seed,
             monitor=Monitor(),
             fresh=fresh,

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import torch
 
-from engine.methods.selection import ForgettingSelection, rank
+from engine.methods.selection import ForgettingSelection, rank, rank_calibrated
 from engine.unlearning import Unlearning
 
 
@@ -31,3 +31,25 @@ def test_the_teacher_itself_scores_as_one_that_lost_and_forgot_nothing(
     ties = (retained[:, None] == deleted[None]).double()
     auc = float((wins + ties / 2).mean())
     torch.testing.assert_close(found, 100 - max(25.0, 100 * (1 - auc)), rtol=0, atol=1e-6)
+
+
+def test_under_the_aim_calibrated_the_student_nearest_to_half_wins() -> None:
+    assert rank_calibrated(0.9, 0.02, tolerance=1) > rank_calibrated(-0.5, 0.05, tolerance=1)
+    assert rank_calibrated(1.1, 0.0, tolerance=1) < rank_calibrated(1.0, 0.5, tolerance=1)
+    assert rank_calibrated(0.1, 0.1, tolerance=1) > rank_calibrated(0.2, 0.1, tolerance=1)
+
+
+def test_distance_is_the_auc_of_deleted_against_validation_pairs_from_half(
+    unlearn: Callable[..., Unlearning],
+) -> None:
+    run = unlearn("gcn_bert", "multidelete", aim="calibrated")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    deleted = run.task.scores(run.teacher, run.inputs, run.forget)
+    held_out = run.task.scores(run.teacher, run.inputs, run.validation)
+    wins = (deleted[:, None] > held_out[None]).double()
+    ties = (deleted[:, None] == held_out[None]).double()
+    expected = abs(float((wins + ties / 2).mean()) - 0.5)
+    torch.testing.assert_close(selection.distance(run.teacher), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        selection.score(run.teacher), 100 - 100 * expected, rtol=0, atol=1e-6
+    )
