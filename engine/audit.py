@@ -1,8 +1,8 @@
 """The audit of a model: utility on held-out pairs, and every registered metric of forgetting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +12,20 @@ from engine.division import Division
 from engine.families.base import PairModel
 from engine.inputs import Inputs
 from engine.metrics import metrics
-from engine.metrics.base import Evidence, Observed
+from engine.metrics.base import (
+    NO_REFERENCES,
+    Embedded,
+    Evidence,
+    Labels,
+    Moment,
+    Observed,
+    References,
+    Vectors,
+)
 from engine.monitor import Monitor
 from engine.spec import Cost, Metric
 from engine.tasks.base import Task
 from engine.unlearning import draw
-
-Moment = Literal["before", "after"]
 
 CHUNK = 256
 """Pairs that are scored at once."""
@@ -28,21 +35,43 @@ LEAST_RETAINED = 500
 """Retained pairs that are measured even when few are deleted: members for the attack's fit."""
 MOST_UNSEEN = 5000
 """Validation pairs, and test pairs, that are scored at most; utility uses the whole split."""
+MOST_PROBED = 1000
+"""Retained pairs whose unimodal embeddings are taken, to train linear probes."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What one model says: observations by row, and its utility."""
+    """What one model says: observations and unimodal embeddings by row, and its utility.
+
+    Attributes:
+        observed: of all pairs that are measured, found by ``places``.
+        places: from row to place in ``observed``.
+        embedded: of deleted pairs and of some retained ones, found by ``embedded_places``.
+        embedded_places: from row to place in ``embedded``.
+        utility: metrics of the task.
+        references: what reference models say of some pairs, or why there are none.
+        kept: what metrics keep from one subset to the next.
+    """
 
     observed: Observed
     places: dict[int, int]
+    embedded: Embedded
+    embedded_places: dict[int, int]
     utility: list[Metric]
+    references: References = NO_REFERENCES
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def of(self, rows: Tensor) -> Observed:
         """Return the observations of ``rows`` ``(n,)``."""
         at = [self.places[row] for row in rows.tolist()]
         labels = None if self.observed.labels is None else self.observed.labels[at]
         return Observed(self.observed.scores[at], self.observed.outputs[at], labels)
+
+    def vectors_of(self, rows: Tensor) -> Embedded:
+        """Return the unimodal embeddings of ``rows`` ``(n,)``."""
+        at = [self.embedded_places[row] for row in rows.tolist()]
+        labels = None if self.embedded.labels is None else self.embedded.labels[at]
+        return Embedded(self.embedded.items[at], self.embedded.texts[at], labels)
 
 
 class Auditor:
@@ -65,9 +94,10 @@ class Auditor:
         self.retained = _sample(division.retain, wanted, generator)
         self.validation = _sample(division.validation, MOST_UNSEEN, generator)
         self.test = _sample(division.test, MOST_UNSEEN, generator)
+        self.probed = _sample(self.retained, MOST_PROBED, generator)
 
     def view(self, model: PairModel, inputs: Inputs, moment: Moment) -> View:
-        """Let a model score every pair that is measured, once.
+        """Let a model score and embed every pair that is measured, once.
 
         Raises:
             Cancelled: the caller wants the run to stop.
@@ -76,11 +106,14 @@ class Auditor:
         # The candidates of an output distribution must have the same standing for every pair.
         inputs.choose_gallery(self.division.retain, self.seed)
         rows = torch.cat([self.division.deleted, self.retained, self.validation, self.test])
-        rows = rows if self.division.subsets() else rows[:0]
+        probed = torch.cat([self.division.deleted, self.probed])
+        if not self.division.subsets():
+            rows, probed = rows[:0], probed[:0]
         with torch.no_grad(), inputs.freeze(model):
             observed = self._observe(model, inputs, rows, moment)
+            embedded = self._embed(model, inputs, probed)
             utility = self._utility(model, inputs, moment)
-        return View(observed, {row: at for at, row in enumerate(rows.tolist())}, utility)
+        return View(observed, _places(rows), embedded, _places(probed), utility)
 
     def metrics(self, view: View, before: View | None, moment: Moment) -> list[Metric]:
         """Return the utility of a model and every metric of every deleted subset."""
@@ -102,12 +135,21 @@ class Auditor:
             done += len(part)
             if self.monitor.due():
                 self.monitor.report(f"evaluate_{moment}", done, len(rows))
-        labels = inputs.labels[rows].numpy().astype(np.int64)
         return Observed(
             scores=torch.cat(scores).double().numpy(),
             outputs=(torch.cat(outputs) if outputs else torch.zeros(0, 1)).double().numpy(),
-            labels=labels if (labels >= 0).any() else None,
+            labels=_labels(inputs, rows),
         )
+
+    def _embed(self, model: PairModel, inputs: Inputs, rows: Tensor) -> Embedded:
+        """Return the pooled outputs of f_V and f_L, which scoring has just computed."""
+        items, texts = [], []
+        for part in rows.split(CHUNK) if len(rows) else ():
+            self.monitor.check()
+            item, text = inputs.encode(model, part)
+            items.append(item.pooled.float().cpu())
+            texts.append(text.pooled.float().cpu())
+        return Embedded(_stacked(items), _stacked(texts), _labels(inputs, rows))
 
     def _utility(self, model: PairModel, inputs: Inputs, moment: Moment) -> list[Metric]:
         found: list[Metric] = []
@@ -127,6 +169,10 @@ class Auditor:
             validation=view.of(self.validation),
             unseen=view.of(torch.cat([self.validation, self.test])),
             seed=self.seed,
+            deleted_vectors=view.vectors_of(rows),
+            retained_vectors=view.vectors_of(self.probed),
+            references=view.references,
+            kept=view.kept,
         )
 
 
@@ -155,6 +201,21 @@ def cost_metrics(cost: Cost, pairs: int) -> list[Metric]:
 def _sample(rows: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
     """Draw at most ``wanted`` distinct entries of ``rows``, in their order."""
     return draw(rows, min(wanted, len(rows)), generator).sort().values
+
+
+def _places(rows: Tensor) -> dict[int, int]:
+    return {row: at for at, row in enumerate(rows.tolist())}
+
+
+def _labels(inputs: Inputs, rows: Tensor) -> Labels | None:
+    """Return the labels of ``rows`` ``(n,)``, or None where no pair has one."""
+    labels = inputs.labels[rows].numpy().astype(np.int64)
+    return labels if (labels >= 0).any() else None
+
+
+def _stacked(parts: list[Tensor]) -> Vectors:
+    found: Vectors = (torch.cat(parts) if parts else torch.zeros(0, 1)).numpy()
+    return found
 
 
 def find(found: Sequence[Metric], name: str, moment: Moment, subset: str) -> Metric | None:

@@ -36,7 +36,7 @@ def catalogue() -> Entry:
         families: name to ``summary, modality, config_schema, tiny_config``.
         tasks: name to ``summary, modalities, recipe_schema``.
         combinations: ``{family, task, modality}`` of each family that can do a task.
-        methods: name to ``summary, guarantee, scopes, limitations, params_schema, applies``, where
+        methods: name to ``summary, guarantee, scopes, objectives, limitations, params_schema, applies``, where
             ``applies`` lists ``{family, task, update, reason}``; a null reason means that it does.
         metrics: name to ``summary, direction, unit``.
     """
@@ -85,6 +85,7 @@ def _method(method: Method) -> Entry:
         "summary": method.summary,
         "guarantee": method.guarantee,
         "scopes": sorted(method.scopes),
+        "objectives": sorted(method.aims),
         "limitations": list(method.limitations),
         "params_schema": _schema(method.params),
         "applies": [

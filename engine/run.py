@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from engine.audit import Auditor, cost_metrics
 from engine.checkpoints import CheckpointDigest, LoadedCheckpoint, load_checkpoint, save_checkpoint
 from engine.data.manifest import load_dataset
+from engine.data.pairs import PairDataset
 from engine.division import divide, without_deleted
 from engine.environment import environment, peak_memory_bytes
 from engine.errors import InvalidSpec, NotApplicable
@@ -24,6 +25,7 @@ from engine.families import PairModel, families
 from engine.inputs import Inputs
 from engine.methods import Method, MethodParams, methods
 from engine.monitor import Control, Monitor
+from engine.references import Procedure, with_references
 from engine.spec import Cost, Metric, Progress, RunResult, RunSpec
 from engine.tasks import Task, TrainingRecipe, tasks
 from engine.training import FitReport, TaskObjective, deterministic, fit, recipe_schedule
@@ -122,6 +124,7 @@ class _Run:
     def _train(self) -> _Made:
         spec = self.spec
         recipe = _validated(self.task.recipe, spec.training, "training")
+        self.task.configure(recipe)
         config = _validated(self.family.config_class, spec.config, "config")
         self._phase("prepare")
         self.monitor.fingerprint = self._fingerprint(None)
@@ -183,6 +186,10 @@ class _Run:
             seconds = time.monotonic() - began
         self._phase("evaluate_after")
         after = self.auditor.view(student, prepared.get(student, inputs), "after")
+        if self.spec.reference_models:
+            procedure = self._procedure(loaded, context, method)
+            own = prepared.get(student, inputs)
+            before, after = with_references((before, after), procedure, student, own)
         found = self.auditor.metrics(before, None, "before")
         found += self.auditor.metrics(after, before, "after")
         card = self._unlearned_card(loaded, method, params)
@@ -194,7 +201,9 @@ class _Run:
         if spec.method is None:
             raise InvalidSpec(f"an unlearning needs a method; known are {', '.join(methods)}")
         method = methods.get(spec.method)
-        reason = method.refusal(spec.family, spec.task, spec.update)
+        reason = method.refusal(spec.family, spec.task, spec.update) or method.refuse_aim(
+            spec.objective
+        )
         if reason is not None:
             raise NotApplicable(reason)
         return method, _validated(method.params, spec.params, "params")
@@ -210,6 +219,8 @@ class _Run:
                 f"the run is for {spec.family} and {spec.task}, and the checkpoint is "
                 f"{found[0]} trained for {found[1]}; name these instead"
             )
+        recipe = self._recipe(loaded.card)  # weights from elsewhere have none
+        self.task.configure(recipe or _validated(self.task.recipe, spec.training, "training"))
         return loaded
 
     def _context(
@@ -220,7 +231,9 @@ class _Run:
         prepared: dict[PairModel, Inputs],
     ) -> Unlearning:
         def fresh() -> tuple[PairModel, Inputs]:
-            model = self._initial(loaded)
+            known = without_deleted(self.dataset, self.division)
+            seed = int(loaded.card.get("seed", self.spec.seed))
+            model = self._initial(loaded, known, seed)
             prepared[model] = Inputs(model, self.dataset)
             return model, prepared[model]
 
@@ -234,18 +247,29 @@ class _Run:
             validation=self.division.validation,
             params=params,
             update=self.spec.update,
+            aim=self.spec.objective,
             recipe=self._recipe(loaded.card),
             seed=self.spec.seed,
             monitor=self.monitor,
             fresh=fresh,
         )
 
-    def _initial(self, loaded: LoadedCheckpoint) -> PairModel:
-        """Make the model that the original was before its training, without any deleted pair."""
+    def _procedure(
+        self, loaded: LoadedCheckpoint, context: Unlearning, method: Method
+    ) -> Procedure:
+        return Procedure(
+            context=context,
+            method=method,
+            dataset=self.dataset,
+            build=lambda known, seed: self._initial(loaded, known, seed),
+            test=self.division.test,
+            count=self.spec.reference_models,
+        )
+
+    def _initial(self, loaded: LoadedCheckpoint, known: PairDataset, seed: int) -> PairModel:
+        """Make the model that the original was before its training, as if it only knew ``known``."""
         given = loaded.card.get("initial_config", loaded.card.get("config", {}))
         config = _validated(self.family.config_class, given, "the checkpoint's config")
-        known = without_deleted(self.dataset, self.division)
-        seed = int(loaded.card.get("seed", self.spec.seed))
         return self.family.build(config, known, seed).to(self.spec.device)
 
     def _recipe(self, card: dict[str, Any]) -> TrainingRecipe | None:

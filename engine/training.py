@@ -39,8 +39,8 @@ class Objective(Protocol, Generic[BatchT]):
     def loss(self, batch: BatchT) -> dict[str, Tensor]:
         """Return the weighted terms of the loss, scalars; their sum is minimised."""
 
-    def validate(self) -> float:
-        """Return the score by which epochs are compared; higher is better."""
+    def validate(self) -> float | None:
+        """Return the score by which epochs are compared, higher is better; None keeps the last."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +240,9 @@ class _Loop(Generic[BatchT]):
         self.model.eval()
         with torch.no_grad():
             score = self.objective.validate()
-        if score > self.state.best_score or self.state.best_epoch < 0:
-            self.state.best_score, self.state.best_epoch = score, self.state.epoch - 1
+        if score is None or score > self.state.best_score or self.state.best_epoch < 0:
+            self.state.best_score = 0.0 if score is None else score
+            self.state.best_epoch = self.state.epoch - 1
             self.best.keep(self.model)
 
     def _save_when_due(self) -> None:
@@ -310,10 +311,10 @@ class TaskObjective:
         """Return the task's terms on the pairs of a batch ``(B,)``."""
         return self.task.loss(self.model, self.inputs, batch)
 
-    def validate(self) -> float:
-        """Return the task's validation score, or 0 when there is no validation pair."""
+    def validate(self) -> float | None:
+        """Return the task's validation score, or None when there is no validation pair."""
         if not len(self.validation):
-            return 0.0
+            return None
         return self.task.validate(self.model, self.inputs, self.validation)
 
 

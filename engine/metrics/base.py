@@ -4,9 +4,9 @@ Metrics know no family and no task: they see arrays. `engine.audit` collects the
 and hands them to every registered metric.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,13 @@ from engine.registry import Registry
 from engine.spec import Metric
 
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Rows = NDArray[np.intp]
+Moment = Literal["before", "after"]
+T = TypeVar("T")
+
+NO_REFERENCES = "no reference models were trained; ask for them with reference_models"
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,46 @@ class Observed:
 
     scores: Floats
     outputs: Floats
-    labels: NDArray[np.int64] | None = None
+    labels: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Pooled unimodal embeddings of n pairs: ``items`` ``(n, d_V)`` by f_V, ``texts`` by f_L."""
+
+    items: Vectors
+    texts: Vectors
+    labels: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+NOT_EMBEDDED = Embedded(np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32))
+
+
+@dataclass(frozen=True)
+class ReferenceScores:
+    """Scores of n pairs by the model under attack and by K reference models.
+
+    Attributes:
+        target: by the model under attack ``(n,)``.
+        references: by each reference model ``(K, n)``.
+        inside: whether that reference model learned the pair ``(K, n)``.
+        member: whether the model under attack learned the pair ``(n,)``.
+    """
+
+    target: Floats
+    references: Floats
+    inside: NDArray[np.bool_]
+    member: NDArray[np.bool_]
+
+
+References = Mapping[str, ReferenceScores] | str
+"""By group of pairs (``forget``, ``retained``), or the reason why there are none."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +83,10 @@ class Evidence:
         validation: held-out validation pairs, which no model was fitted to.
         unseen: held-out pairs for the comparison with the unseen (validation and test).
         seed: of every random choice.
+        deleted_vectors: unimodal embeddings of D_f.
+        retained_vectors: unimodal embeddings of a random sample of D_r.
+        references: what reference models say, for the attack on each pair.
+        kept: what metrics made that does not depend on the subset; see `once`.
     """
 
     subset: str
@@ -48,9 +95,23 @@ class Evidence:
     validation: Observed
     unseen: Observed
     seed: int
+    deleted_vectors: Embedded = NOT_EMBEDDED
+    retained_vectors: Embedded = NOT_EMBEDDED
+    references: References = NO_REFERENCES
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return ``make()``, called once for all subsets of a model.
+
+        It may only use what the subsets have in common: everything but ``deleted`` and its vectors.
+        """
+        if name not in self.kept:
+            self.kept[name] = make()
+        made: T = self.kept[name]
+        return made
 
 
-ForgettingMetric = Callable[[Evidence, Evidence | None, Literal["before", "after"]], list[Metric]]
+ForgettingMetric = Callable[[Evidence, Evidence | None, Moment], list[Metric]]
 """(evidence of this model, evidence of the model before or None, moment) to metrics."""
 
 metrics: Registry[ForgettingMetric] = Registry("metrics")

@@ -5,13 +5,15 @@ pairs as negatives (the paper's tables, column D_f). 50: both look alike. Lower:
 unrelated.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from engine.metrics.base import Evidence, Floats, metrics
+from engine.metrics.base import Evidence, Floats, Moment, Rows, metrics
+from engine.metrics.labels import LEAST, Figure, by_label
 from engine.metrics.ranking import MIN_FOR_INTERVAL, auc, bootstrap_auc
 from engine.metrics.reasons import not_finite, too_few
+from engine.metrics.scores import histograms
 from engine.spec import Metric
 
 DRAWS = 5
@@ -20,10 +22,8 @@ MIN_DRAW = 20
 
 
 @metrics.register("forgetting")
-def forgetting(
-    evidence: Evidence, _before: Evidence | None, moment: Literal["before", "after"]
-) -> list[Metric]:
-    """Return ``d_f`` with its interval, and the value of every label in ``details``.
+def forgetting(evidence: Evidence, _before: Evidence | None, moment: Moment) -> list[Metric]:
+    """Return ``d_f`` with its interval; in ``details`` each label's value and the scores' spread.
 
     D_r is drawn five times without replacement; the mean AUC over the draws is the AUC against all
     five together. The interval is a bootstrap over deleted pairs and over the distinct retained
@@ -42,19 +42,23 @@ def forgetting(
     value = d_f(retained.scores[rows.ravel()], deleted.scores)
     interval = None
     if len(deleted) >= MIN_FOR_INTERVAL:
-        pool = retained.scores[np.unique(rows)]
-        low, high = bootstrap_auc(pool, deleted.scores, random)
-        interval = (100 * (1 - high), 100 * (1 - low))
+        interval = _interval(retained.scores[np.unique(rows)], deleted.scores, random)
     details: dict[str, Any] = {"draws": DRAWS, "draw_size": rows.shape[1]}
-    per_label = _per_label(evidence)
-    if per_label:
-        details["per_label"] = per_label
-    return [_metric(evidence, moment, value, interval=interval, details=details)]
+    details |= {"histograms": _spread(evidence), "per_label": _per_label(evidence)}
+    kept = {name: found for name, found in details.items() if found}
+    return [_metric(evidence, moment, value, interval=interval, details=kept)]
 
 
 def d_f(retained: Floats, deleted: Floats) -> float:
     """Return ``100 * (1 - AUC)`` of scores ``(n,)`` of retained and ``(m,)`` of deleted pairs."""
     return 100 * (1 - auc(retained, deleted))
+
+
+def _interval(
+    retained: Floats, deleted: Floats, random: np.random.Generator
+) -> tuple[float, float]:
+    low, high = bootstrap_auc(retained, deleted, random)
+    return 100 * (1 - high), 100 * (1 - low)
 
 
 def _draws(deleted: int, retained: int, random: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -63,23 +67,31 @@ def _draws(deleted: int, retained: int, random: np.random.Generator) -> np.ndarr
     return np.stack([random.choice(retained, size=size, replace=False) for _ in range(DRAWS)])
 
 
-def _per_label(evidence: Evidence) -> dict[str, dict[str, float | int | None]]:
+def _spread(evidence: Evidence) -> dict[str, Any]:
+    """Return histograms of the scores of deleted, retained and never seen pairs."""
+    groups = {name: getattr(evidence, name).scores for name in ("deleted", "retained", "unseen")}
+    return histograms(**{name: scores[np.isfinite(scores)] for name, scores in groups.items()})
+
+
+def _per_label(evidence: Evidence) -> dict[str, dict[str, Any]]:
     """Return D_f of the deleted pairs of each label against the retained pairs of that label."""
     deleted, retained = evidence.deleted, evidence.retained
-    if deleted.labels is None or retained.labels is None:
-        return {}
-    found: dict[str, dict[str, float | int | None]] = {}
-    for label in np.unique(deleted.labels):
-        mine = deleted.scores[deleted.labels == label]
+
+    def measure(label: int, mine: Rows) -> Figure:
         others = retained.scores[retained.labels == label]
-        value = d_f(others, mine) if len(others) else None
-        found[str(label)] = {"value": value, "n": len(mine), "n_retained": len(others)}
-    return found
+        reason = too_few("retained", len(others), LEAST)
+        if reason:
+            return Figure(unavailable=reason, against=len(others))
+        random = np.random.default_rng([evidence.seed, 7, label])
+        scores = deleted.scores[mine]
+        return Figure(d_f(others, scores), _interval(others, scores, random), against=len(others))
+
+    return by_label(None if retained.labels is None else deleted.labels, measure)
 
 
 def _metric(
     evidence: Evidence,
-    moment: Literal["before", "after"],
+    moment: Moment,
     value: float | None,
     *,
     interval: tuple[float, float] | None = None,

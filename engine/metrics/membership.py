@@ -4,11 +4,12 @@ The attack is a support vector machine on the output distribution of a pair (its
 sorted probabilities). It is fitted on validation pairs (non-members) and as many retained training
 pairs (members), anew for each model. Reported are the MI ratio (the mean membership probability
 of D_f before / after; above 1 means less exposed, as in the paper's tables), the attack's AUC
-and its true positive rate at 1% false positives, both on pairs held out from the fit.
+and its true positive rate at 1% false positives, both on pairs held out from the fit. It is one
+attack for all pairs: `engine.metrics.ulira` is the stronger one, fitted to each pair.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
@@ -18,15 +19,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from engine.errors import InvalidSpec
-from engine.metrics.base import Evidence, Floats, Observed, metrics
+from engine.metrics.base import Evidence, Floats, Moment, Observed, Rows, metrics
+from engine.metrics.labels import Figure, by_label
 from engine.metrics.ranking import (
     MIN_FOR_INTERVAL,
-    REPEATS,
     auc,
     bootstrap,
     bootstrap_auc,
-    open_ended,
-    percentiles,
+    bootstrap_rate,
+    rate_at,
 )
 from engine.metrics.reasons import not_finite, too_few
 from engine.spec import Direction, Metric
@@ -40,8 +41,6 @@ MOST_SORTED = 32
 tail tells which ones were left out for a pair, and not whether the pair was a member."""
 MIN_FOR_RATE = 100
 FALSE_POSITIVES = 0.01
-
-Moment = Literal["before", "after"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,18 @@ class _Finding:
 def membership(evidence: Evidence, before: Evidence | None, moment: Moment) -> list[Metric]:
     """Return ``mi_attack_auc`` and ``mi_tpr_at_1pct_fpr``, and ``mi_ratio`` after unlearning."""
     reason = _refusal(evidence)
-    attack = None if reason else fit_attack(evidence)
+    attack = None if reason else _attack_on(evidence)
     found: list[tuple[str, Direction, _Finding]] = [
-        ("mi_attack_auc", "near_half", _auc(evidence, attack, reason)),
-        ("mi_tpr_at_1pct_fpr", "lower", _rate(evidence, attack, reason)),
+        (
+            "mi_attack_auc",
+            "near_half",
+            evidence.once("mi_auc", lambda: _auc(evidence, attack, reason)),
+        ),
+        (
+            "mi_tpr_at_1pct_fpr",
+            "lower",
+            evidence.once("mi_rate", lambda: _rate(evidence, attack, reason)),
+        ),
     ]
     if moment == "after":
         found.insert(0, ("mi_ratio", "higher", _ratio(evidence, before, attack, reason)))
@@ -124,11 +131,8 @@ def fit_attack(evidence: Evidence) -> Attack:
     return Attack(classifier, members=held_out[:size], others=held_out[size:])
 
 
-def rate_at(members: Floats, others: Floats, false_positives: float = FALSE_POSITIVES) -> float:
-    """Return the greatest share of ``members`` above a threshold that few ``others`` are above."""
-    allowed = int(np.floor(false_positives * len(others)))
-    threshold = np.partition(others, len(others) - 1 - allowed)[len(others) - 1 - allowed]
-    return float(np.mean(members > threshold))
+def _attack_on(evidence: Evidence) -> Attack:
+    return evidence.once("mi_attack", lambda: fit_attack(evidence))
 
 
 def _machine() -> Pipeline:
@@ -150,14 +154,30 @@ def _ratio(
     reason = reason or _ratio_refusal(evidence, before)
     if reason or before is None or attack is None:
         return _Finding(n, unavailable=reason)
-    old = fit_attack(before).probabilities(before.deleted)
+    old = _attack_on(before).probabilities(before.deleted)
     new = attack.probabilities(evidence.deleted)
     interval = None
     if n >= MIN_FOR_INTERVAL:
-        random = np.random.default_rng([evidence.seed, 4])
-        interval = bootstrap(lambda rows: mi_ratio(old[rows], new[rows]), n, random)
-    details = {"mean_before": float(old.mean()), "mean_after": float(new.mean())}
+        interval = _ratio_interval(old, new, np.random.default_rng([evidence.seed, 4]))
+    details: dict[str, Any] = {"mean_before": float(old.mean()), "mean_after": float(new.mean())}
+    per_label = _per_label(evidence, old, new)
+    details |= {"per_label": per_label} if per_label else {}
     return _Finding(n, mi_ratio(old, new), interval, details=details)
+
+
+def _ratio_interval(old: Floats, new: Floats, random: np.random.Generator) -> tuple[float, float]:
+    return bootstrap(lambda rows: mi_ratio(old[rows], new[rows]), len(old), random)
+
+
+def _per_label(evidence: Evidence, old: Floats, new: Floats) -> dict[str, dict[str, Any]]:
+    """Return the MI ratio of the deleted pairs of each label, by the same two attacks."""
+
+    def measure(label: int, mine: Rows) -> Figure:
+        random = np.random.default_rng([evidence.seed, 10, label])
+        interval = _ratio_interval(old[mine], new[mine], random)
+        return Figure(mi_ratio(old[mine], new[mine]), interval)
+
+    return by_label(evidence.deleted.labels, measure)
 
 
 def mi_ratio(before: Floats, after: Floats) -> float:
@@ -195,19 +215,10 @@ def _rate(evidence: Evidence, attack: Attack | None, reason: str | None) -> _Fin
     if attack is None or reason:
         return _Finding(0, unavailable=reason)
     members, others = attack.members, attack.others
-    interval = _rate_interval(members, others, np.random.default_rng([evidence.seed, 6]))
-    value = rate_at(members, others)
+    random = np.random.default_rng([evidence.seed, 6])
+    interval = bootstrap_rate(members, others, FALSE_POSITIVES, random)
+    value = rate_at(members, others, FALSE_POSITIVES)
     return _Finding(_measured(attack), value, interval, details=_sizes(attack))
-
-
-def _rate_interval(
-    members: Floats, others: Floats, random: np.random.Generator
-) -> tuple[float, float]:
-    def draw(values: Floats) -> Floats:
-        return values[random.integers(0, len(values), size=len(values))]
-
-    rates = np.array([rate_at(draw(members), draw(others)) for _ in range(REPEATS)])
-    return open_ended(rate_at(members, others), percentiles(rates), len(members))
 
 
 def _measured(attack: Attack) -> int:

@@ -1,9 +1,12 @@
+import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from app.audit.readings import METRICS
 from engine.audit import Auditor, cost_metrics, find
 from engine.data.pairs import PairDataset
 from engine.division import Division, divide
@@ -13,6 +16,7 @@ from engine.inputs import Inputs
 from engine.monitor import Monitor
 from engine.spec import Cost, DataSpec, Progress, RunSpec
 from engine.tasks import GraphText, Retrieval, Task
+from engine.tasks.recall import recall_metrics
 
 BEFORE_FORGOTTEN, NOW = ("g0", "g1"), ("g2", "g3", "g4", "g5", "g6")
 
@@ -68,6 +72,58 @@ def test_every_deleted_subset_is_measured_with_its_own_pairs(
     assert {metric.moment for metric in found} == {"after"}
 
 
+def test_a_view_holds_the_unimodal_embeddings_of_deleted_and_of_some_retained_pairs(
+    division: Division, model: PairModel, inputs: Inputs
+) -> None:
+    made = auditor(division)
+    view = made.view(model, inputs, "before")
+    with torch.no_grad():
+        item, text = inputs.encode(model.eval(), division.forget)
+    embedded = view.vectors_of(division.forget)
+    np.testing.assert_allclose(embedded.items, item.pooled.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(embedded.texts, text.pooled.numpy(), rtol=1e-4, atol=1e-6)
+    assert embedded.labels.tolist() == inputs.labels[division.forget].tolist()
+    assert len(view.vectors_of(made.probed)) == len(division.retain)
+    assert not torch.isin(made.probed, division.deleted).any()
+
+
+def test_every_metric_has_n_a_direction_and_a_value_or_a_reason(
+    division: Division, model: PairModel, inputs: Inputs
+) -> None:
+    made = auditor(division)
+    before, after = (made.view(model, inputs, moment) for moment in ("before", "after"))
+    found = made.metrics(before, None, "before") + made.metrics(after, before, "after")
+    assert {metric.name for metric in found} >= {
+        *("d_f", "unseen_auc", "forget_accuracy", "probe_item", "probe_text", "mi_ratio"),
+        *("mi_attack_auc", "mi_tpr_at_1pct_fpr", "ulira_auc", "ulira_tpr_at_1pct_fpr"),
+    }
+    for metric in found:
+        assert (metric.value is None) == (metric.unavailable is not None), metric.name
+        assert metric.interval is None or metric.interval[0] <= metric.value <= metric.interval[1]
+        json.dumps(metric.details, allow_nan=False)
+
+
+def test_every_metric_of_an_audit_is_explained_to_the_readers_of_a_report(
+    division: Division, model: PairModel, inputs: Inputs
+) -> None:
+    made = auditor(division)
+    view = made.view(model, inputs, "after")
+    names = {metric.name for metric in made.metrics(view, view, "after")}
+    names |= {metric.name for metric in recall_metrics(None)}
+    names |= {metric.name for metric in cost_metrics(COST, 4)}
+    assert names == set(METRICS)
+
+
+def test_what_reference_models_say_reaches_the_metrics(
+    division: Division, model: PairModel, inputs: Inputs
+) -> None:
+    made = auditor(division)
+    view = replace(made.view(model, inputs, "after"), references="the reason")
+    found = find(made.metrics(view, view, "after"), "ulira_auc", "after", "forget")
+    assert found is not None
+    assert found.unavailable == "the reason"
+
+
 def test_utility_is_measured_on_test_and_on_validation(
     division: Division, model: PairModel, inputs: Inputs, graph_data: PairDataset
 ) -> None:
@@ -121,16 +177,18 @@ def test_an_audit_tells_its_progress(division: Division, model: PairModel, input
     assert events[0].total == len(inputs)
 
 
+COST = Cost(
+    seconds=3,
+    method_seconds=2,
+    peak_memory_bytes=10,
+    trained_parameters=7,
+    samples_seen=9,
+    steps=1,
+)
+
+
 def test_cost_metrics_carry_what_the_run_took() -> None:
-    cost = Cost(
-        seconds=3,
-        method_seconds=2,
-        peak_memory_bytes=10,
-        trained_parameters=7,
-        samples_seen=9,
-        steps=1,
-    )
-    found = {metric.name: (metric.value, metric.n) for metric in cost_metrics(cost, 4)}
+    found = {metric.name: (metric.value, metric.n) for metric in cost_metrics(COST, 4)}
     assert found == {
         "method_seconds": (2, 4),
         "peak_memory_bytes": (10, 4),

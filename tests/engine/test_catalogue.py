@@ -105,8 +105,14 @@ def test_every_metric_is_named_with_its_direction(content: dict) -> None:
     directions = {name: entry["direction"] for name, entry in content["metrics"].items()}
     assert directions == {
         "d_f": "lower",
+        "forget_accuracy": "none",
         "mi_attack_auc": "near_half",
         "mi_ratio": "higher",
         "mi_tpr_at_1pct_fpr": "lower",
+        "probe_item": "higher",
+        "probe_text": "higher",
+        "ulira_auc": "near_half",
+        "ulira_tpr_at_0.1pct_fpr": "lower",
+        "ulira_tpr_at_1pct_fpr": "lower",
         "unseen_auc": "near_half",
     }

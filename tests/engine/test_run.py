@@ -303,7 +303,11 @@ def test_progress_names_the_phases_in_order(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"method": None}, InvalidSpec, "needs a method; known are finetune, multidelete, retrain"),
+        (
+            {"method": None},
+            InvalidSpec,
+            "needs a method; known are dtd, erm_ktp, finetune, lcodec, multidelete, neggrad, retrain, ul",
+        ),
         ({"method": "magic"}, InvalidSpec, "'magic' is unknown"),
         ({"method": "retrain", "update": "fusion", "params": {}}, NotApplicable, "update = all"),
         ({"checkpoint": None}, InvalidSpec, "needs a checkpoint"),

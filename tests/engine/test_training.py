@@ -18,7 +18,7 @@ from engine.training import FitReport, Schedule, deterministic, epoch_seed, fit
 class Regression:
     """Fit y = Wx by least squares, with dropout so that random state matters."""
 
-    def __init__(self, model: nn.Module, scores: list[float] | None = None) -> None:
+    def __init__(self, model: nn.Module, scores: Sequence[float | None] | None = None) -> None:
         self.model = model
         self.scores = scores
         self.validations = 0
@@ -33,7 +33,7 @@ class Regression:
     def loss(self, batch: Tensor) -> dict[str, Tensor]:
         return {"fit": nn.functional.mse_loss(self.model(self.x[batch]), self.y[batch])}
 
-    def validate(self) -> float:
+    def validate(self) -> float | None:
         self.validations += 1
         if self.scores is not None:
             return self.scores[self.validations - 1]
@@ -163,6 +163,18 @@ def test_the_best_validation_decides_which_weights_stay(tmp_path: Path) -> None:
     two = replace(schedule, epochs=2)
     fit(early, Regression(early, [1.0, 2.0]), two, phase="train", seed=5, monitor=Monitor())
     assert bits(model) == bits(early)
+
+
+def test_without_a_validation_the_last_weights_stay() -> None:
+    model, compared = network(), network()
+    blind = Regression(model, scores=[None] * 4)
+    report = fit(
+        model, blind, replace(SCHEDULE, epochs=4), phase="train", seed=5, monitor=Monitor()
+    )
+    rising = Regression(compared, scores=[1.0, 2.0, 3.0, 4.0])
+    fit(compared, rising, replace(SCHEDULE, epochs=4), phase="train", seed=5, monitor=Monitor())
+    assert report.best_epoch == 3
+    assert bits(model) == bits(compared)
 
 
 def test_training_stops_when_patience_is_over() -> None:

@@ -92,15 +92,44 @@ def test_the_same_seed_gives_the_same_metric_and_another_draws_others(
 def test_each_label_is_compared_with_retained_pairs_of_that_label(
     make_evidence: Make, observe: Observe
 ) -> None:
+    # Label 0 always wins over retained pairs of label 0, label 1 always loses.
     evidence = make_evidence(
-        retained=observe([0.9, 0.8, 0.2, 0.1], labels=[1, 1, 0, 0]),
-        deleted=observe([0.5, 0.5, 0.7], labels=[1, 0, 3]),
+        retained=observe([0.9] * 6 + [0.1] * 5 + [0.5] * 4, labels=[1] * 6 + [0] * 5 + [2] * 4),
+        deleted=observe(
+            [0.4] * 5 + [0.6] * 7 + [0.5] * 5 + [0.7], labels=[1] * 5 + [0] * 7 + [2] * 5 + [3]
+        ),
     )
-    assert forgetting(evidence, None, "after")[0].details["per_label"] == {
-        "0": {"value": 100.0, "n": 1, "n_retained": 2},
-        "1": {"value": 0.0, "n": 1, "n_retained": 2},
-        "3": {"value": None, "n": 1, "n_retained": 0},
+    found = forgetting(evidence, None, "after")[0].details["per_label"]
+    assert {label: entry["value"] for label, entry in found.items()} == {
+        "0": 100.0,
+        "1": 0.0,
+        "2": None,
+        "3": None,
     }
+    assert [(entry["n"], entry.get("against")) for entry in found.values()] == [
+        (7, 5),
+        (5, 6),
+        (5, 4),
+        (1, None),
+    ]
+    # No error in 5: the exact bound is .025 ** (1 / 5) = 0.478.
+    assert found["1"]["interval"] == pytest.approx([0.0, 52.2], abs=0.1)
+    assert found["2"]["unavailable"] == "needs at least 5 retained pairs; 4 came"
+    assert found["3"]["unavailable"] == "needs at least 5 deleted pairs; 1 came"
+
+
+def test_details_show_how_scores_are_spread(make_evidence: Make, observe: Observe) -> None:
+    evidence = make_evidence(
+        retained=observe([0.99, 0.97, 0.5]),
+        deleted=observe([0.01, 0.06]),
+        unseen=observe([0.52, np.nan]),
+    )
+    found = forgetting(evidence, None, "after")[0].details["histograms"]
+    assert (found["low"], found["high"]) == (0.0, 1.0)
+    # Bins are .05 wide; half is in the eleventh.
+    assert found["deleted"] == [1, 1] + [0] * 18
+    assert found["retained"] == [0] * 10 + [1] + [0] * 8 + [2]
+    assert found["unseen"] == [0] * 10 + [1] + [0] * 9
 
 
 def test_few_deleted_pairs_give_a_value_without_an_interval(

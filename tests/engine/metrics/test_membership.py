@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from engine.errors import InvalidSpec
 from engine.metrics import Evidence, Observed
-from engine.metrics.membership import features, fit_attack, membership, mi_ratio, rate_at
+from engine.metrics.membership import features, fit_attack, membership, mi_ratio
 from engine.spec import Metric
 
 Make = Callable[..., Evidence]
@@ -63,14 +64,6 @@ def test_features_ignore_which_class_is_first_but_not_how_sure_the_model_is() ->
 
 def test_the_ratio_of_a_small_example_is_derived_by_hand() -> None:
     assert mi_ratio(np.array([0.9, 0.7]), np.array([0.5, 0.3])) == pytest.approx(2.0)
-
-
-def test_the_rate_at_1_percent_is_the_share_above_the_second_highest_of_100() -> None:
-    others = np.arange(100.0)
-    # One of 100 may be above the threshold, which is therefore 98.
-    assert rate_at(np.array([97.0, 98.0, 98.5, 200.0]), others) == 0.5
-    assert rate_at(np.array([99.5]), np.arange(99.0) + 1.0) == 1.0
-    assert rate_at(np.array([99.0]), np.arange(99.0) + 1.0) == 0.0
 
 
 def test_an_attack_on_a_model_that_betrays_its_members_finds_them(
@@ -197,3 +190,34 @@ def test_outputs_that_are_not_finite_make_the_metric_unavailable(
     evidence.validation.outputs[3, 1] = np.nan
     for metric in membership(evidence, None, "before"):
         assert "1 scores or outputs" in metric.unavailable
+
+
+def test_the_attack_is_fitted_once_for_all_subsets_of_a_model(
+    make_evidence: Make, sure_outputs: Observe
+) -> None:
+    evidence = _evidence(make_evidence, sure_outputs)
+    first = membership(evidence, None, "before")
+    other = replace(evidence, subset="forgotten", deleted=sure_outputs(30, 0.0, 9))
+    attack = evidence.kept["mi_attack"]
+    assert [metric.value for metric in membership(other, None, "before")] == [
+        metric.value for metric in first
+    ]
+    assert other.kept["mi_attack"] is attack
+
+
+def test_the_ratio_of_each_label_comes_from_the_same_two_attacks(
+    make_evidence: Make, sure_outputs: Observe
+) -> None:
+    labels = np.repeat([0, 1, 2], [20, 16, 4])
+    before = _evidence(make_evidence, sure_outputs)
+    after = _evidence(make_evidence, sure_outputs, deleted=0.0)
+    after = replace(after, deleted=replace(after.deleted, labels=labels))
+    details = _by_name(membership(after, before, "after"))["mi_ratio"].details
+    first, second, third = (details["per_label"][label] for label in "012")
+    old = fit_attack(before).probabilities(before.deleted)
+    new = fit_attack(after).probabilities(after.deleted)
+    assert first["value"] == pytest.approx(old[:20].mean() / new[:20].mean())
+    assert second["value"] == pytest.approx(old[20:36].mean() / new[20:36].mean())
+    assert first["interval"][0] < first["value"] < first["interval"][1]
+    assert (third["value"], third["n"]) == (None, 4)
+    assert third["unavailable"] == "needs at least 5 deleted pairs; 4 came"

@@ -66,3 +66,17 @@ def test_it_is_unavailable_with_the_reason(
     metric = unseen(evidence, None, "after")[0]
     assert metric.value is None
     assert reason in metric.unavailable
+
+
+def test_each_label_is_compared_with_unseen_pairs_of_that_label(
+    make_evidence: Make, observe: Observe
+) -> None:
+    evidence = make_evidence(
+        deleted=observe([0.9] * 5 + [0.1] * 5 + [0.5] * 2, labels=[0] * 5 + [1] * 5 + [2] * 2),
+        unseen=observe([0.2] * 5 + [0.8] * 4, labels=[0] * 5 + [1] * 4),
+    )
+    found = unseen(evidence, None, "after")[0].details["per_label"]
+    assert found["0"]["value"] == 1.0
+    assert found["0"]["interval"] == pytest.approx([0.478, 1.0], abs=1e-3)
+    assert found["1"]["unavailable"] == "needs at least 5 unseen pairs; 4 came"
+    assert found["2"]["unavailable"] == "needs at least 5 deleted pairs; 2 came"

@@ -1,0 +1,160 @@
+"""U-LiRA: an attack on each pair by what reference models say of it (Hayes et al. 2024).
+
+One attacker for all pairs, as in `engine.metrics.membership`, overrates what was forgotten: pairs
+differ more from one another than a pair that was learned differs from itself unlearned. Here each
+pair has an attacker of its own (arXiv 2403.01218; LiRA: Carlini et al. 2022). Of K reference models
+half learned a pair, and were then made to forget it, as the audited version was, where it is a
+deleted one (`engine.references`). For the logit-scaled pair score phi
+
+    log N(phi; mu_in, sigma_in^2) - log N(phi; mu_out, sigma_out^2)
+
+says how much likelier the score is if the pair was learned (and, of deleted pairs, unlearned
+again) than if it never was there. The means are the pair's own; the variances are pooled over
+pairs, as LiRA does with few models.
+
+Group ``forget``: deleted pairs against test pairs that the version never saw. Before, it is LiRA on
+the original, and shows what the attack can do at all; after, an AUC of 0.5 means that a deleted pair
+cannot be told from one that was never there, however strongly or weakly it now scores.
+Group ``retained``: retained pairs against other test pairs, since what stays can pay for what goes.
+
+What it cannot show: with few references the attack is weak, and an AUC near 0.5 is no proof. It
+sees one score of each pair, not the weights. Unlearning by earlier requests is not repeated in the
+references. The interval is over pairs, not over reference models. ``auc_on_references`` in
+``details`` attacks each reference with the others, where the same pairs stand on both sides.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.metrics.base import Evidence, Floats, Moment, ReferenceScores, metrics
+from engine.metrics.labels import Figure
+from engine.metrics.ranking import MIN_FOR_INTERVAL, auc, bootstrap_auc, bootstrap_rate, rate_at
+from engine.metrics.reasons import not_finite, too_few
+from engine.metrics.scores import logit_scaled, span
+from engine.spec import Metric
+
+RATES = {"ulira_tpr_at_1pct_fpr": 0.01, "ulira_tpr_at_0.1pct_fpr": 0.001}
+NAMES = ("ulira_auc", *RATES)
+LEAST_VARIANCE = 1e-12
+
+Chosen = NDArray[np.bool_]
+
+
+@metrics.register("ulira")
+def ulira(evidence: Evidence, _before: Evidence | None, moment: Moment) -> list[Metric]:
+    """Return the attack's AUC and its rates for deleted and for retained pairs of this run.
+
+    Without reference models they are unavailable, once.
+    """
+    if evidence.subset != "forget":
+        return []
+    if isinstance(evidence.references, str):
+        reason = Figure(unavailable=evidence.references)
+        missing = [_metric(name, moment, "forget", 0, reason, {}) for name in NAMES]
+        return missing if moment == "after" else []
+    found = []
+    for number, (group, given) in enumerate(evidence.references.items()):
+        found += _group(group, given, moment, evidence.seed + 1000 * number)
+    return found
+
+
+def log_ratio(target: Floats, references: Floats, inside: Chosen, outside: Chosen) -> Floats:
+    """Return how much likelier each scaled score is for a pair that was learned, in nats.
+
+    Args:
+        target: scaled scores by the model under attack ``(n,)``.
+        references: scaled scores by the reference models ``(K, n)``.
+        inside: the references that learned the pair ``(K, n)``, one at least for each pair.
+        outside: the references that did not, likewise.
+    """
+    ratio: Floats = _log_density(target, references, inside) - _log_density(
+        target, references, outside
+    )
+    return ratio
+
+
+def _log_density(target: Floats, references: Floats, chosen: Chosen) -> Floats:
+    """Return the log density of ``target`` ``(n,)`` under the chosen references of each pair."""
+    counts = chosen.sum(axis=0)
+    means = np.where(chosen, references, 0).sum(axis=0) / counts
+    squares = np.where(chosen, references - means, 0) ** 2
+    variance = max(squares.sum() / max((counts - 1).sum(), 1), LEAST_VARIANCE)
+    density: Floats = -0.5 * (np.log(2 * np.pi * variance) + (target - means) ** 2 / variance)
+    return density
+
+
+def _group(group: str, given: ReferenceScores, moment: Moment, seed: int) -> list[Metric]:
+    scale = span(given.target, given.references)
+    references = logit_scaled(given.references, scale)
+    target = logit_scaled(given.target, scale)
+    ratios = log_ratio(target, references, given.inside, ~given.inside)
+    members, others = ratios[given.member], ratios[~given.member]
+    reason = not_finite(given.target, given.references) or too_few("learned", len(members), 1)
+    details = {
+        "never_seen": len(others),
+        "reference_models": len(references),
+        "auc_on_references": None if reason else _on_references(references, given.inside),
+    }
+    figures = {"ulira_auc": _auc(members, others, reason, seed)}
+    for name, rate in RATES.items():
+        figures[name] = _rate(members, others, reason, rate, seed)
+    return [
+        _metric(name, moment, group, len(members), figure, details)
+        for name, figure in figures.items()
+    ]
+
+
+def _auc(members: Floats, others: Floats, reason: str | None, seed: int) -> Figure:
+    reason = reason or too_few("never seen", len(others), 1)
+    if reason:
+        return Figure(unavailable=reason)
+    interval = None
+    if min(len(members), len(others)) >= MIN_FOR_INTERVAL:
+        interval = bootstrap_auc(members, others, np.random.default_rng([seed, 12]))
+    return Figure(auc(members, others), interval)
+
+
+def _rate(members: Floats, others: Floats, reason: str | None, rate: float, seed: int) -> Figure:
+    # With fewer pairs on the other side than one in the rate, not even one may be above.
+    reason = reason or too_few("never seen", len(others), round(1 / rate))
+    if reason:
+        return Figure(unavailable=reason)
+    random = np.random.default_rng([seed, 13])
+    return Figure(rate_at(members, others, rate), bootstrap_rate(members, others, rate, random))
+
+
+def _on_references(references: Floats, inside: Chosen) -> float:
+    """Return the AUC of the attack on each reference model by all the others."""
+    ratios = np.stack(list(_left_out(references, inside)))
+    return auc(ratios[inside], ratios[~inside])
+
+
+def _left_out(references: Floats, inside: Chosen) -> Iterator[Floats]:
+    """Yield the ratios ``(n,)`` of each reference by all the others."""
+    # Each pair is in half of the models. Without the one under attack fewer are left of its own
+    # kind, and their number alone would give it away: both kinds are cut to the same number.
+    same = int(min(inside.sum(axis=0).min(), (~inside).sum(axis=0).min())) - 1
+    for model in range(len(references)):
+        rest = np.arange(len(references)) != model
+        kinds = (inside[rest], ~inside[rest])
+        chosen = [kind & (kind.cumsum(axis=0) <= same) for kind in kinds]
+        yield log_ratio(references[model], references[rest], *chosen)
+
+
+def _metric(
+    name: str, moment: Moment, group: str, n: int, figure: Figure, details: dict[str, Any]
+) -> Metric:
+    return Metric(
+        name=name,
+        moment=moment,
+        subset=group,
+        value=figure.value,
+        interval=figure.interval,
+        n=n,
+        direction="lower" if name in RATES else "near_half",
+        unavailable=figure.unavailable,
+        details=details,
+    )
