@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from app.audit.routes import router as audit
 from app.auth.service import CallerCache
 from app.core import health, idempotency, logs, problems
+from app.core.bodies import MOST_JSON_BYTES
 from app.core.db import Database
 from app.core.middleware import RequestContext
 from app.core.settings import Settings, get_settings
@@ -56,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _fill_state(app, settings)
     problems.install(app)
     app.add_exception_handler(idempotency.Replay, idempotency.on_replay)
-    app.add_middleware(RequestContext, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestContext, max_body_bytes=min(MOST_JSON_BYTES, settings.max_body_bytes))
     app.include_router(health.router)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")

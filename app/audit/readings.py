@@ -1,116 +1,85 @@
-"""What each figure means, and how an outcome reads, in sentences for people who are no engineers.
+"""What each figure means: title, explanation, and how its outcome reads."""
 
-A reading never claims more than the interval does: where 50, 0.5 or 1 lies inside of it, the
-sentence says that no difference is shown.
-"""
-
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.audit.schemas import Measured, MetricOut
-
-UNRELATED = 30.0
-"""D_f whose whole interval lies at or below this is read as: the pairs look unrelated."""
-
-Reading = Callable[[Measured | None, Measured | None], str]
+from app.audit.sentences import (
+    Reading,
+    against_kept,
+    against_unseen,
+    by_change,
+    by_side,
+    counted,
+)
 
 
 @dataclass(frozen=True)
 class Explained:
-    """Title, meaning and reading of one metric; ``decimals`` of its values in a table."""
+    """How one metric is shown.
+
+    Attributes:
+        title, meaning: what it is called, and what it tells.
+        reading: makes a sentence of an outcome.
+        decimals: of its values.
+        counted: it is a count, and has a unit instead of a margin of error.
+        optional: a report leaves it out where it could not be measured.
+    """
 
     title: str
     meaning: str
     reading: Reading
     decimals: int
+    counted: bool = False
+    optional: bool = False
 
 
 def measured(metric: MetricOut) -> Measured:
     """Return the value with its margin of error, in figures and as text."""
-    explained = METRICS.get(metric.name)
-    decimals = explained.decimals if explained else 3
-    return Measured(
-        value=metric.value,
-        interval=metric.interval,
-        n=metric.n,
-        unavailable=metric.unavailable,
-        text=_text(metric, decimals),
+    return figure(
+        metric.name, metric.value, metric.interval, metric.n, metric.unavailable, metric.unit
     )
 
 
-def _text(metric: MetricOut, decimals: int) -> str:
-    if metric.value is None:
-        return f"not available: {metric.unavailable}"
-    if metric.interval is None:
-        return f"{metric.value:.{decimals}f} (no interval: too few pairs)"
-    low, high = metric.interval
-    return f"{metric.value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+def figure(
+    name: str,
+    value: float | None,
+    interval: tuple[float, float] | None,
+    n: int,
+    unavailable: str | None,
+    unit: str = "",
+) -> Measured:
+    """Return a figure of the metric ``name``; its text has the decimals that the metric has."""
+    explained = METRICS.get(name)
+    decimals = explained.decimals if explained else 3
+    if value is None:
+        text = f"not available: {unavailable}"
+    elif explained is not None and explained.counted:
+        text = f"{value:,.{decimals}f} {unit}".rstrip()
+    elif interval is None:
+        text = f"{value:.{decimals}f} (no interval: too few pairs)"
+    else:
+        text = f"{value:.{decimals}f} ({interval[0]:.{decimals}f} to {interval[1]:.{decimals}f})"
+    reason = unavailable if value is None else None
+    return Measured(value=value, interval=interval, n=n, unavailable=reason, text=text)
 
 
-def reading_of(name: str, before: Measured | None, after: Measured | None) -> str:
+def reading_of(
+    name: str, before: Measured | None, after: Measured | None, aim: str = "decouple"
+) -> str:
     """Return how the outcome of a metric reads, or that it is not explained here."""
     explained = METRICS.get(name)
-    return explained.reading(before, after) if explained else "See the metric's definition."
+    if explained is None:
+        return "See the metric's definition."
+    return explained.reading(before, after, aim)
 
 
-def _side(found: Measured | None, middle: float) -> str:
-    """Say where ``found`` lies: above, below or at ``middle``; unknown without an interval."""
-    if found is None or found.value is None or found.interval is None:
-        return "unknown"
-    low, high = found.interval
-    if low > middle:
-        return "above"
-    return "below" if high < middle else "at"
-
-
-def _by_side(middle: float, sentences: Mapping[str, str]) -> Reading:
-    def read(_before: Measured | None, after: Measured | None) -> str:
-        side = _side(after, middle)
-        if side != "unknown":
-            return sentences[side]
-        return _no_interval(after)
-
-    return read
-
-
-def _no_interval(found: Measured | None) -> str:
-    if found is None:
-        return "It was not measured afterwards."
-    if found.value is None:
-        return "It could not be measured, so nothing can be said."
-    return "Too few pairs for a margin of error: take this figure as an indication only."
-
-
-def _quality(before: Measured | None, after: Measured | None) -> str:
-    if before is None or after is None or before.value is None or after.value is None:
-        return _no_interval(after)
-    change = after.value - before.value
-    moved = "did not change" if abs(change) < 0.05 else f"changed by {change:+.1f} points"
-    margin = ", within the margin of error" if _overlap(before, after) else ""
-    return f"Quality on pairs that nobody asked to delete {moved}{margin}."
-
-
-def _against_kept(before: Measured | None, after: Measured | None) -> str:
-    if before is not None and after is not None and _overlap(before, after):
-        return "The change is not larger than the margin of error: no forgetting is shown."
-    sentences = {
-        "below": "The model now takes deleted pairs for less related than kept ones.",
-        "at": "Deleted pairs cannot be told from kept ones: no forgetting is shown.",
-        "above": "Deleted pairs score above kept ones: they are not forgotten.",
-    }
-    sentence = _by_side(50.0, sentences)(before, after)
-    if after is not None and after.interval is not None and after.interval[1] <= UNRELATED:
-        sentence = "Deleted pairs now look unrelated to the model."
-    if _side(before, 50.0) == "at" and _side(after, 50.0) == "below":
-        return f"Before, they looked like kept pairs. {sentence}"
-    return sentence
-
-
-def _overlap(one: Measured, other: Measured) -> bool:
-    """Say whether two intervals have a value in common; without both, that they do not."""
-    if one.interval is None or other.interval is None:
-        return False
-    return one.interval[0] <= other.interval[1] and other.interval[0] <= one.interval[1]
+def _recall(what: str, found: str, depth: int) -> Explained:
+    return Explained(
+        f"{what} within the first {depth}" if depth > 1 else f"{what} in first place",
+        f"Of all test queries, how many in 100 find {found} among the first {depth} answers.",
+        by_change("This share"),
+        1,
+    )
 
 
 METRICS: dict[str, Explained] = {
@@ -118,36 +87,52 @@ METRICS: dict[str, Explained] = {
         "Quality on test pairs (D_test)",
         "How well the model does its task on held-out pairs, in points of 100. It should stay"
         " about where it was.",
-        _quality,
+        by_change("Quality on pairs that nobody asked to delete"),
         1,
     ),
+    "f1": Explained(
+        "Quality on test pairs, rare answers counted fully (F1)",
+        "Like the quality above, but a model that always gives the most common answer scores low."
+        " In points of 100.",
+        by_change("Quality on rare answers"),
+        1,
+    ),
+    **{
+        f"{direction}_r{depth}": _recall(what, found, depth)
+        for direction, what, found in (
+            ("ir", "Image found for its text", "the right image"),
+            ("tr", "Text found for its image", "a right text"),
+        )
+        for depth in (1, 5, 10)
+    },
     "d_f": Explained(
         "Deleted against kept pairs (D_f)",
         "50 means that deleted pairs look to the model like pairs that were kept. Lower means that"
         " it takes them for unrelated.",
-        _against_kept,
+        against_kept,
         1,
     ),
     "unseen_auc": Explained(
         "Deleted against never seen pairs (AUC)",
         "0.5 means that a deleted pair cannot be told from one that the model never saw. Above:"
         " still known. Far below: forgotten so strongly that this itself could mark it.",
-        _by_side(
-            0.5,
-            {
-                "at": "Deleted pairs cannot be told from never seen ones.",
-                "above": "Deleted pairs still score above never seen ones: a trace remains.",
-                "below": "Deleted pairs score below never seen ones, which could mark them as"
-                " deleted. The aim 'decouple' accepts this.",
-            },
-        ),
+        against_unseen,
         2,
+    ),
+    "forget_accuracy": Explained(
+        "Deleted pairs that still get their own answer",
+        "For how many in 100 deleted pairs the model still gives the right answer. Some are right"
+        " by chance, since an unrelated pair often has the same answer: compare the answers one by"
+        " one.",
+        by_change("The share of deleted pairs that get their own answer"),
+        1,
+        optional=True,
     ),
     "mi_ratio": Explained(
         "Membership exposure, before / after (MI ratio)",
         "An attack guesses whether a pair was trained on. Above 1 means that deleted pairs are"
         " less exposed to it than before.",
-        _by_side(
+        by_side(
             1.0,
             {
                 "above": "Deleted pairs are less exposed to the attack than before.",
@@ -161,7 +146,7 @@ METRICS: dict[str, Explained] = {
         "Strength of the membership attack (AUC)",
         "0.5 means that the attack guesses no better than a coin, so that the MI ratio says little."
         " 1 means that it is always right.",
-        _by_side(
+        by_side(
             0.5,
             {
                 "above": "The attack works better than guessing.",
@@ -171,4 +156,94 @@ METRICS: dict[str, Explained] = {
         ),
         2,
     ),
+    "mi_tpr_at_1pct_fpr": Explained(
+        "Training pairs that the membership attack is sure of",
+        "The share of training pairs that the attack finds when it may be wrong about 1 in 100"
+        " others. Guessing finds 0.01.",
+        by_side(
+            0.01,
+            {
+                "above": "Some training pairs can be named with few mistakes.",
+                "at": "The attack names training pairs no better than guessing.",
+                "below": "The attack names training pairs no better than guessing.",
+            },
+        ),
+        3,
+    ),
+    "ulira_auc": Explained(
+        "Attack on each pair by comparison models (U-LiRA, AUC)",
+        "The stronger attack: models that learned a pair, and models that never had it, show for"
+        " each pair how it should score. 0.5 means that learned pairs cannot be told from pairs"
+        " that were never there. It is made on request only, and with few models it is weak.",
+        by_side(
+            0.5,
+            {
+                "above": "The attack tells these pairs from pairs that were never there.",
+                "at": "The attack does not tell these pairs from pairs that were never there.",
+                "below": "The attack is worse than guessing: it says little here.",
+            },
+        ),
+        2,
+    ),
+    **{
+        f"ulira_tpr_at_{rate}pct_fpr": Explained(
+            f"Pairs that this attack is sure of, wrong about 1 in {others:,}",
+            f"The share of these pairs that the attack on each pair finds when it may be wrong"
+            f" about 1 in {others:,} pairs that were never there. Guessing finds {1 / others:g}.",
+            by_side(
+                1 / others,
+                {
+                    "above": "Some of these pairs can be named with few mistakes.",
+                    "at": "The attack names these pairs no better than guessing.",
+                    "below": "The attack names these pairs no better than guessing.",
+                },
+            ),
+            4,
+            optional=True,
+        )
+        for rate, others in (("1", 100), ("0.1", 1000))
+    },
+    **{
+        name: Explained(
+            f"Use of {what} alone",
+            f"How much a simple classifier learns from what the model knows of {what}, without its"
+            " other half: right answers in 100 on deleted pairs. Where only the association is to"
+            " be forgotten, it should stay about where it was.",
+            by_change(f"What the model knows of {what} alone"),
+            1,
+        )
+        for name, what in (
+            ("probe_item", "an image or graph"),
+            ("probe_text", "a text"),
+        )
+    },
+    "method_seconds": Explained(
+        "Time of the method",
+        "Seconds that the method itself took, without loading, measuring and saving.",
+        counted("The method took {}."),
+        1,
+        counted=True,
+    ),
+    "peak_memory_bytes": Explained(
+        "Memory",
+        "The most memory that the job held at any time.",
+        counted("The job held up to {}."),
+        0,
+        counted=True,
+    ),
+    "trained_parameters": Explained(
+        "Weights that could change",
+        "Numbers in the model that the method was allowed to change.",
+        counted("The method could change {}."),
+        0,
+        counted=True,
+    ),
+    "samples_seen": Explained(
+        "Pairs processed",
+        "Pairs that the method went through, each counted as often as it came.",
+        counted("The method went through {}."),
+        0,
+        counted=True,
+    ),
 }
+"""In the order of a report."""

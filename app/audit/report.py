@@ -11,13 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from sqlalchemy.orm import Session
 
 from app.audit import queries
-from app.audit.readings import METRICS, measured, reading_of
+from app.audit.findings import findings, score_spreads
 from app.audit.schemas import (
-    Finding,
     JobFact,
     LeafReport,
     LedgerReport,
-    Measured,
     MetricOut,
     ReportOut,
     RequestFacts,
@@ -27,13 +25,14 @@ from app.audit.service import find_request
 from app.datasets.tables import Dataset
 from app.deletions.tables import DeletionRequest
 from app.ledger import log, tables
-from app.ledger.explain import GUARANTEES, LIMITS, subset_name
+from app.ledger.explain import GUARANTEES, LIMITS
 from app.ledger.tree_head import Signer
 
 LEAVES = {
     "dataset_registered": "The dataset's manifest was registered.",
     "request_received": "The request was accepted.",
     "request_withdrawn": "The request was withdrawn.",
+    "request_salt_deleted": "The salt was deleted: nobody can recompute the commitment.",
     "job_started": "A worker began a job.",
     "version_registered": "A version entered the registry.",
     "version_produced": "A new version that forgot the pairs was made.",
@@ -54,7 +53,7 @@ def report_of(session: Session, signer: Signer, request_id: str) -> ReportOut:
     made = queries.produced(session, holds.request_id)
     jobs = queries.jobs_of(session, holds.request_id)
     guarantee, limitations = _promise(holds)
-    versions = [_version(one, holds.request_id) for one in made]
+    versions = [_version(one, holds) for one in made]
     subjects = {request_id, holds.request_id, request.dataset_id}
     subjects |= {job.job_id for job in jobs} | {version.version_id for version in versions}
     return ReportOut(
@@ -152,7 +151,7 @@ def _pairs(count: int) -> str:
     return f"{count:,} pair" if count == 1 else f"{count:,} pairs"
 
 
-def _version(made: queries.Produced, request_id: str) -> VersionReport:
+def _version(made: queries.Produced, request: DeletionRequest) -> VersionReport:
     audit = made.audit
     metrics = [] if audit is None else [MetricOut.model_validate(one) for one in audit.metrics]
     return VersionReport(
@@ -165,55 +164,11 @@ def _version(made: queries.Produced, request_id: str) -> VersionReport:
         job_id=made.job.job_id,
         checkpoint_sha256=made.version.checkpoint_sha256,
         weights_sha256=made.version.weights_sha256,
-        findings=findings(metrics, request_id),
+        findings=findings(metrics, request.request_id, request.objective),
+        score_spreads=score_spreads(metrics, request.request_id),
         seconds=None if audit is None else audit.cost.get("seconds"),
         environment={} if audit is None else audit.environment,
     )
-
-
-def findings(metrics: Sequence[MetricOut], request_id: str) -> list[Finding]:
-    """Return each explained metric before and after, for the pairs that concern the request.
-
-    These are the test pairs, the request's own (or the job's, which are the same where one request
-    has the job to itself), and, where they are more, all that the version has ever forgotten.
-    """
-    by_key = {(metric.name, metric.subset, metric.moment): metric for metric in metrics}
-    found = []
-    for subset in _subsets(metrics, request_id):
-        for name in METRICS:
-            before, after = (by_key.get((name, subset, m)) for m in ("before", "after"))
-            if before is not None or after is not None:
-                found.append(_finding(name, subset, before, after))
-    return found
-
-
-def _subsets(metrics: Sequence[MetricOut], request_id: str) -> list[str]:
-    sizes = {metric.subset: metric.n for metric in metrics if metric.name in {"d_f", "d_test"}}
-    own = f"request:{request_id}"
-    mine = own if own in sizes else "forget"
-    shown = ["test", mine]
-    if sizes.get("forgotten") != sizes.get(mine):
-        shown.append("forgotten")
-    return [subset for subset in shown if subset in sizes]
-
-
-def _finding(name: str, subset: str, before: MetricOut | None, after: MetricOut | None) -> Finding:
-    old, new = (_measured(metric) for metric in (before, after))
-    pairs = "on the pairs of this request" if subset.startswith("request:") else subset_name(subset)
-    return Finding(
-        name=name,
-        title=METRICS[name].title,
-        subset=subset,
-        pairs=pairs,
-        before=old,
-        after=new,
-        meaning=METRICS[name].meaning,
-        reading=reading_of(name, old, new),
-    )
-
-
-def _measured(metric: MetricOut | None) -> Measured | None:
-    return None if metric is None else measured(metric)
 
 
 def _ledger(session: Session, signer: Signer, subjects: Sequence[str]) -> LedgerReport:

@@ -82,6 +82,14 @@ class Measured(BaseModel):
     text: str = Field(examples=["12.4 (9.8 to 15.1)"])
 
 
+class LabelFinding(BaseModel):
+    """A quantity before and after on the deleted pairs of one label."""
+
+    label: str = Field(examples=["1"])
+    before: Measured | None
+    after: Measured | None
+
+
 class Finding(BaseModel):
     """One quantity before and after, what it means, and how this outcome reads."""
 
@@ -93,6 +101,23 @@ class Finding(BaseModel):
     after: Measured | None
     meaning: str
     reading: str
+    per_label: list[LabelFinding] = Field(
+        default=[], description="The same for each label, where pairs have several."
+    )
+
+
+class ScoreSpread(BaseModel):
+    """How the scores of pairs are spread over equal bins: the counts of three groups of pairs."""
+
+    moment: Literal["before", "after"]
+    low: float = Field(description="Lower edge of the first bin.", examples=[0.0])
+    high: float = Field(description="Upper edge of the last bin.", examples=[1.0])
+    deleted: list[int]
+    retained: list[int]
+    unseen: list[int]
+    reading: str = Field(
+        examples=["Half of the pairs score above about: deleted 0.08, kept 0.97, never seen 0.60."]
+    )
 
 
 class VersionReport(BaseModel):
@@ -108,6 +133,7 @@ class VersionReport(BaseModel):
     checkpoint_sha256: str | None
     weights_sha256: str | None
     findings: list[Finding]
+    score_spreads: list[ScoreSpread] = Field(description="Of the request's pairs.")
     seconds: float | None
     environment: dict[str, Any]
 

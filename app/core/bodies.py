@@ -1,4 +1,4 @@
-"""Large raw bodies: spooled to a temporary file and hashed as they come, never held in memory.
+"""Large bodies: raw ones, spooled to a file and hashed as they come, and long JSON lists.
 
 The dependency is asynchronous because it reads the connection; the route that gets the finished
 file is an ordinary function.
@@ -8,14 +8,15 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO
+from typing import IO, Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from app.core.errors import Invalid
@@ -23,9 +24,28 @@ from app.core.middleware import raise_cap
 from app.core.settings import Settings
 from app.core.storage import room
 
+# Cap of JSON bodies but for those of `LongList`: one object, of which no field is long.
+MOST_JSON_BYTES = 1 << 20
 _BLOCK = 1 << 20
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):")
 DIGEST_HEADERS = ("repr-digest", "content-digest")
+
+
+class LongList(APIRoute):
+    """A route whose JSON body may have up to ``max_body_bytes`` of the settings.
+
+    A dependency could not raise the cap: FastAPI reads JSON before it calls any.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, which raises the cap first."""
+        handle = super().get_route_handler()
+
+        async def handle_long(request: Request) -> Response:
+            raise_cap(request.scope, request.app.state.settings.max_body_bytes)
+            return await handle(request)
+
+        return handle_long
 
 
 class DigestMismatch(Invalid):

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -35,8 +36,8 @@ class BodyCap:
             # FastAPI turns any other exception met while it reads a body into a 400.
             raise HTTPException(
                 413,
-                f"The body may have at most {self.limit} bytes; send less, or raise the "
-                "service's limit",
+                f"The body may have at most {self.limit} bytes here; send less. The limits of "
+                "deletion requests, manifests and files are settings of the service",
             )
 
 
@@ -92,7 +93,7 @@ class RequestContext:
             log.info(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=quote(scope["path"], safe="/:"),  # it may hold control characters
                 status=status,
                 seconds=seconds,
             )

@@ -1,8 +1,8 @@
 """Reads a pair manifest row by row into what the service keeps, in bounded memory.
 
 Each good row is written to two files: the canonical manifest (JSON lines, always the same members
-in the same order), which runs of the engine read, and rows for PostgreSQL's COPY. Nothing here
-touches the database, so a broken row costs no transaction.
+in the same order), which runs of the engine read, and rows for PostgreSQL's COPY, where `staging`
+compares them. Nothing here touches the database, so a broken row costs no transaction.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -26,7 +26,9 @@ MOST_LINE_BYTES = 4 << 20
 _PARQUET_BATCH = 8192
 # Ids are keys of B-tree indexes, whose entries have a limit in bytes.
 _MOST_ITEM_BYTES = 1024
-_PRINTABLE = r"^[^\x00-\x1f\x7f]+$"
+# No control characters and no line ends of Unicode, which would break lines of logs and terminals.
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
+_MEMBER = "::"
 
 
 def _as_list(value: Any) -> Any:
@@ -47,9 +49,9 @@ class Row(BaseModel):
     image: Items | None = None
     graph: Item | None = None
     item_id: Items | None = None
-    text: Annotated[str, Field(min_length=1, max_length=100_000)]
+    text: Annotated[str, Field(min_length=1, max_length=20_000)]
     text_id: Identifier | None = None
-    label: Annotated[int, Field(ge=0)] | None = None
+    label: Annotated[int, Field(ge=0, lt=1_000_000)] | None = None
     split: Literal["train", "val", "test"]
 
 
@@ -76,7 +78,7 @@ class Prepared:
         return sum(self.split_counts.values())
 
 
-def prepare(source: Path, media_type: str, rules: Rules, dataset_id: str, folder: Path) -> Prepared:
+def prepare(source: Path, media_type: str, rules: Rules, folder: Path) -> Prepared:
     """Check every row of ``source`` and write the two files into ``folder``.
 
     Raises:
@@ -92,17 +94,41 @@ def prepare(source: Path, media_type: str, rules: Rules, dataset_id: str, folder
     rows = _parquet_rows(source) if media_type == PARQUET else _json_rows(source)
     prepared = Prepared(folder / "canonical.jsonl", folder / "rows.copy")
     with room(), prepared.canonical.open("wb") as canonical, prepared.copy_rows.open("wb") as copy:
-        _Writer(prepared, rules, dataset_id, canonical, copy).write(rows)
+        _Writer(prepared, rules, canonical, copy).write(rows)
     return prepared
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What all rows of a manifest have in common with the first good one, on ``line``."""
+
+    line: int
+    items: int
+    labelled: bool
+
+    def objection(self, other: "_Kind") -> str | None:
+        """Return why a row of another kind cannot follow, or None."""
+        if other.items != self.items:
+            return (
+                f"image: expected {self.items} in every row, as on line {self.line}; "
+                f"{other.items} came"
+            )
+        if other.labelled == self.labelled:
+            return None
+        found = ("has one", "none") if self.labelled else ("has none", "one")
+        return (
+            f"label: expected in every row or in none; line {self.line} {found[0]}, this row "
+            f"{found[1]}"
+        )
 
 
 @dataclass
 class _Writer:
     prepared: Prepared
     rules: Rules
-    dataset_id: str
     canonical: IO[bytes]
     copy: IO[bytes]
+    kind: "_Kind | None" = None
     broken: list[dict[str, str | int]] = field(default_factory=list)
     broken_count: int = 0
 
@@ -111,14 +137,14 @@ class _Writer:
         counts: Counter[str] = Counter()
         line = 0
         for line, row in rows:
-            reason = row if isinstance(row, str) else _objection(row, self.rules)
+            reason = row if isinstance(row, str) else self._objection(line, row)
             if reason is not None:
                 self._note(line, reason)
             elif not self.broken and isinstance(row, Row):
                 encoded = canonical_line(row)
                 digest.update(encoded)
                 self.canonical.write(encoded)
-                self.copy.write(_copy_line(self.dataset_id, row))
+                self.copy.write(_copy_line(line, row))
                 counts[row.split] += 1
         if line == 0:
             self._note(1, "the manifest has no rows")
@@ -126,6 +152,14 @@ class _Writer:
             raise ManifestInvalid(self.broken, self.broken_count)
         self.prepared.sha256 = digest.hexdigest()
         self.prepared.split_counts = {name: counts[name] for name in ("train", "val", "test")}
+
+    def _objection(self, line: int, row: Row) -> str | None:
+        reason = _objection(row, self.rules)
+        if reason is not None:
+            return reason
+        kind = _Kind(line, len(row.image or [row.graph]), labelled=row.label is not None)
+        self.kind = self.kind or kind
+        return self.kind.objection(kind)
 
     def _note(self, line: int, reason: str) -> None:
         self.broken_count += 1
@@ -154,29 +188,25 @@ def item_ids(row: Row) -> list[str]:
     return row.item_id or row.image or [row.graph or ""]
 
 
-def lines_with_ids(canonical: Path) -> Iterator[tuple[int, str]]:
-    """Yield line number and pair id of each row of a canonical manifest."""
-    with canonical.open("rb") as file:
-        for line, text in enumerate(file, 1):
-            yield line, json.loads(text)["id"]
-
-
 def _one_or_two(values: list[str]) -> str | list[str]:
     return values[0] if len(values) == 1 else values
 
 
-def _copy_line(dataset_id: str, row: Row) -> bytes:
-    ids = item_ids(row)
+def _copy_line(line: int, row: Row) -> bytes:
+    """Return ``row`` as COPY takes it, in the order of the columns of `staging`."""
+    references, ids = row.image or [row.graph or ""], item_ids(row)
+    names = [row.id, row.split, row.text_id or row.id, str(_digest(row.text))]
+    for reference, item_id in zip(references, ids, strict=True):
+        names += [reference, item_id]
     # Ids have no control characters, so the backslash is all that COPY needs escaped.
-    fields = [
-        dataset_id,
-        row.id.replace("\\", "\\\\"),
-        ids[0].replace("\\", "\\\\"),
-        ids[1].replace("\\", "\\\\") if len(ids) == 2 else "\\N",
-        (row.text_id or row.id).replace("\\", "\\\\"),
-        row.split,
-    ]
+    fields = [str(line), *(name.replace("\\", "\\\\") for name in names)]
+    fields += ["\\N"] * (2 * (2 - len(ids)))
     return "\t".join(fields).encode() + b"\n"
+
+
+def _digest(text: str) -> int:
+    """Return 64 bits by which two texts are told apart."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
 def _objection(row: Row, rules: Rules) -> str | None:
@@ -184,9 +214,13 @@ def _objection(row: Row, rules: Rules) -> str | None:
     items = row.image if rules.modality == "image" else row.graph and [row.graph]
     if items is None or (row.image is not None and row.graph is not None):
         return f"expected '{rules.modality}' and not its counterpart in an {rules.modality} dataset"
-    outside = next((item for item in items if _leaves_root(item)), None)
-    if outside is not None:
-        return f"{rules.modality}: the reference must be a relative path without '..'"
+    if rules.modality == "graph" and not all(items[0].rpartition(_MEMBER)):
+        return "graph: expected 'folder/file.npz::<key of the subgraph>'"
+    if any(_leaves_root(path) for item in items for path in _paths(item, rules.modality)):
+        return (
+            f"{rules.modality}: the reference must be a relative path without '..' or backslashes, "
+            "of printable characters"
+        )
     if row.item_id is not None and len(row.item_id) != len(items):
         return f"item_id: {len(items)} expected, as many as items; {len(row.item_id)} came"
     if any(not item.isascii() and len(item.encode()) > _MOST_ITEM_BYTES for item in item_ids(row)):
@@ -202,12 +236,22 @@ def _label_objection(label: int | None, classes: int | None) -> str | None:
     return None if label < classes else f"label: expected one of 0..{classes - 1}; got {label}"
 
 
-def _leaves_root(reference: str) -> bool:
-    plain = reference.isascii() and reference[0] not in "/\\" and ".." not in reference
-    if plain and "\\" not in reference and ":" not in reference:
+def _paths(reference: str, modality: str) -> list[str]:
+    """Return the paths in a reference: of a file, and of a member where that is an archive."""
+    if modality == "graph":
+        reference = reference.rpartition(_MEMBER)[0]
+    archive, _, member = reference.partition(_MEMBER)
+    return [archive, member] if member else [reference]
+
+
+def _leaves_root(path: str) -> bool:
+    """Tell whether a path leads out of the root or is none, so that no run would read it."""
+    plain = path.isascii() and path[:1] not in {"", "/", "."}
+    if plain and "\\" not in path and ":" not in path and ".." not in path:
         return False
-    parts = reference.replace("\\", "/").split("/")
-    return parts[0] == "" or ".." in parts or parts[0][1:2] == ":"
+    parts = PurePosixPath(path).parts
+    odd = not parts or "\\" in path or not path.isprintable()
+    return odd or parts[0] == "/" or ".." in parts or parts[0][1:2] == ":"
 
 
 def _json_rows(source: Path) -> Iterator[tuple[int, Row | str]]:
@@ -229,15 +273,17 @@ def _parquet_rows(source: Path) -> Iterator[tuple[int, Row | str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
         with pq.ParquetFile(source, memory_map=False, pre_buffer=False) as file:
-            number = 0
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH, use_threads=False):
                 for members in batch.to_pylist():
                     number += 1
                     yield number, _parquet_row(members)
-    except (pa.ArrowException, OSError) as error:
-        yield 1, f"the body is no Parquet file that can be read ({type(error).__name__})"
+    except (pa.ArrowException, OSError, ValueError, ArithmeticError) as error:
+        # pyarrow finds text that is not UTF-8, and times out of range, only when it hands them out.
+        kind = type(error).__name__
+        yield number + 1, f"the body is no Parquet file that can be read from here on ({kind})"
 
 
 def _parquet_row(members: dict[str, Any]) -> Row | str:

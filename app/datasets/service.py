@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from psycopg import Connection
-from psycopg.errors import UniqueViolation
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
@@ -15,7 +14,7 @@ from app.auth.service import Caller
 from app.core.bodies import SpooledBody
 from app.core.storage import Storage
 from app.core.tables import new_id
-from app.datasets import manifest
+from app.datasets import manifest, staging
 from app.datasets.errors import (
     DatasetNotFound,
     ManifestBusy,
@@ -29,8 +28,6 @@ from app.datasets.tables import Dataset
 from app.ledger import log
 from app.ledger.records import DatasetRegistered
 
-_COPY = "COPY pairs (dataset_id, pair_id, item_id, second_item_id, text_id, split) FROM STDIN"
-_BLOCK = 1 << 20
 # From so many pairs on, the planner's old idea of the table would make requests slow.
 _ANALYZE_FROM = 10_000
 
@@ -65,14 +62,14 @@ def create_dataset(session: Session, data_roots: list[str], given: DatasetIn) ->
 
 def checked_root(root: str, data_roots: list[str]) -> str:
     """Return ``root`` without links and dots; raises `RootRefused` outside of ``data_roots``."""
-    if "\0" not in root and os.path.isabs(root):  # noqa: PTH117 - it may be of no file at all
+    if root.isprintable() and os.path.isabs(root):  # noqa: PTH117 - it may be of no file at all
         real = os.path.realpath(root)
         for allowed in data_roots:
             if Path(real).is_relative_to(os.path.realpath(allowed)):
                 return real
     where = ", ".join(data_roots) or "no folder at all: the operator sets LETHE_DATA_ROOTS"
     raise RootRefused(
-        f"Expected an absolute path below {where}.",
+        f"Expected an absolute path of printable characters below {where}.",
         pointers=[{"pointer": "#/root", "detail": "outside of the data roots"}],
     )
 
@@ -89,16 +86,16 @@ def put_manifest(
     Raises:
         DatasetNotFound: there is no such dataset.
         ManifestBusy: another manifest of the dataset is being read.
-        ManifestInvalid: a row is broken; ``errors`` says which.
+        ManifestInvalid: a row is broken or contradicts another; ``errors`` says which.
         ManifestFixed: the dataset has another manifest.
     """
     dataset = _lock(session, dataset_id)
     rules = manifest.Rules(dataset.modality, dataset.classes)
     with TemporaryDirectory(dir=body.path.parent) as folder:
-        prepared = manifest.prepare(body.path, body.content_type, rules, dataset_id, Path(folder))
+        prepared = manifest.prepare(body.path, body.content_type, rules, Path(folder))
         if dataset.status == "ready":
             return _unchanged(dataset, prepared)
-        _copy(session, prepared)
+        _register(session, dataset, prepared)
         dataset.manifest_path = f"manifests/{prepared.sha256}.jsonl"
         storage.put_file(prepared.canonical, dataset.manifest_path, move=True)
     dataset.status = "ready"
@@ -128,49 +125,23 @@ def _lock(session: Session, dataset_id: str) -> Dataset:
 def _unchanged(dataset: Dataset, prepared: manifest.Prepared) -> Dataset:
     if dataset.manifest_sha256 != prepared.sha256:
         raise ManifestFixed(
-            f"Dataset {dataset.dataset_id} has a manifest with SHA-256 {dataset.manifest_sha256} "
-            "and keeps it, since versions learn from it. Register a new dataset for other pairs."
+            f"Expected the manifest that dataset {dataset.dataset_id} has, with SHA-256 "
+            f"{dataset.manifest_sha256}; one with SHA-256 {prepared.sha256} came. A manifest never "
+            "changes once it is there. Register a new dataset for other pairs "
+            "(POST /v1/datasets), and to forget pairs file a deletion request."
         )
     return dataset
 
 
-def _copy(session: Session, prepared: manifest.Prepared) -> None:
+def _register(session: Session, dataset: Dataset, prepared: manifest.Prepared) -> None:
     connection = _psycopg(session)
-    try:
-        with (
-            connection.transaction(),  # a savepoint, as the session's transaction is open
-            prepared.copy_rows.open("rb") as rows,
-            connection.cursor() as cursor,
-            cursor.copy(_COPY) as copy,
-        ):
-            while block := rows.read(_BLOCK):
-                copy.write(block)
-    except UniqueViolation:
-        raise ManifestInvalid(*_repeated(connection, prepared)) from None
+    staging.stage(connection, prepared.copy_rows)
+    found = staging.conflicts(connection, manifest.MOST_REPORTED)
+    if found:
+        raise ManifestInvalid([conflict.report() for conflict in found], found[0].total)
+    staging.register(connection, dataset.dataset_id)
     if prepared.pair_count >= _ANALYZE_FROM:
         session.execute(text("ANALYZE pairs"))
-
-
-def _repeated(
-    connection: Connection[Any], prepared: manifest.Prepared
-) -> tuple[list[dict[str, str | int]], int]:
-    """Find the rows whose id came before, with their lines; the database does the sorting."""
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TEMP TABLE manifest_lines (line bigint, id text) ON COMMIT DROP")
-        with cursor.copy("COPY manifest_lines FROM STDIN") as copy:
-            for row in manifest.lines_with_ids(prepared.canonical):
-                copy.write_row(row)
-        cursor.execute(
-            "SELECT line, first, count(*) OVER () FROM ("
-            " SELECT line, min(line) OVER (PARTITION BY id) AS first FROM manifest_lines"
-            ") AS lines WHERE line > first ORDER BY line LIMIT %s",
-            (manifest.MOST_REPORTED,),
-        )
-        found = cursor.fetchall()
-    rows = [
-        {"line": line, "detail": f"id: line {first} has it already"} for line, first, _ in found
-    ]
-    return rows, found[0][2]
 
 
 def _psycopg(session: Session) -> Connection[Any]:

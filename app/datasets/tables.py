@@ -9,6 +9,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.core.tables import Created, Key, Table
 
 SPLITS = ("train", "val", "test")
+# Fewer pairs than these cannot be trained on: losses compare a pair with another one.
+LEAST_TRAINING_PAIRS = 2
 
 
 class Dataset(Table):

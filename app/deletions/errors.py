@@ -18,6 +18,12 @@ class RequestEnded(Conflict):
     slug = "deletion-request-ended"
 
 
+class RequestOpen(Conflict):
+    """The request has not ended, and what it needs until then cannot be deleted."""
+
+    slug = "deletion-request-open"
+
+
 class NothingToRetry(Conflict):
     """Only a request that needs attention can be tried again."""
 
@@ -57,7 +63,7 @@ class UnknownTargets(Invalid):
 
 
 class NothingLeft(Invalid):
-    """The request would leave no training pair."""
+    """The request would leave too few training pairs to retain, or none."""
 
     slug = "whole-training-set"
 

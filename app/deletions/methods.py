@@ -8,8 +8,8 @@ from app.registry.catalogue import catalogue
 Guarantee = Literal["exact", "approximate"]
 
 
-def check(name: str, params: dict[str, Any], scope: str) -> None:
-    """Make sure that a method exists, takes these parameters and can meet the scope.
+def check(name: str, params: dict[str, Any], scope: str, objective: str) -> None:
+    """Make sure that a method exists, takes these parameters and meets scope and objective.
 
     Raises:
         UnknownComponent, ParametersInvalid, MethodRefused
@@ -23,6 +23,13 @@ def check(name: str, params: dict[str, Any], scope: str) -> None:
             f"{name} cannot meet the scope {scope!r}: it meets {', '.join(method.scopes)}."
             f" Methods that can: {', '.join(able) or 'none'}.",
             pointers=[{"pointer": "#/scope", "detail": f"not met by {name}"}],
+        )
+    if objective not in method.objectives:
+        able = [other for other, entry in known.methods.items() if objective in entry.objectives]
+        raise MethodRefused(
+            f"{name} cannot aim at {objective!r}: it can at {', '.join(method.objectives)}."
+            f" Methods that can: {', '.join(able) or 'none'}.",
+            pointers=[{"pointer": "#/objective", "detail": f"not an aim of {name}"}],
         )
 
 

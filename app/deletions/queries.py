@@ -71,14 +71,12 @@ class Resolved:
     Attributes:
         status: of the dataset; None where there is no such dataset.
         train_total: training pairs of the dataset.
-        training: a training job of the dataset has not ended, so only what was read while the
-            dataset
-            was held (`hold_dataset`) can be relied on.
+        trainings: trainings that run now; only while the dataset is held (`hold_dataset`) can it
+            be relied on that there are no others.
     """
 
     status: str | None
     train_total: int
-    training: bool
     pair_ids: list[str]
     train_count: int
     already_named: int
@@ -105,8 +103,6 @@ def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> TextClause:
         WITH hits AS MATERIALIZED ({hits})
         SELECT (SELECT status FROM datasets WHERE dataset_id = :dataset_id) AS status,
             (SELECT split_counts FROM datasets WHERE dataset_id = :dataset_id) AS split_counts,
-            EXISTS (SELECT 1 FROM jobs WHERE dataset_id = :dataset_id AND kind = 'train'
-                    AND finished_time IS NULL) AS training,
             (SELECT array_agg(pair_id) FROM hits) AS pair_ids,
             (SELECT count(*) FROM hits WHERE split = 'train') AS train_count,
             (SELECT count(*) FROM hits WHERE {_NAMED_BEFORE.format(pair="hits.pair_id")}) AS already_named,
@@ -175,7 +171,6 @@ def resolve(
     return Resolved(
         status=row["status"],
         train_total=int((row["split_counts"] or {}).get("train", 0)),
-        training=row["training"],
         pair_ids=pair_ids,
         train_count=row["train_count"],
         already_named=row["already_named"],
@@ -190,28 +185,35 @@ def _line(item: dict[str, Any]) -> Line:
     return Line(**{**item, "versions": tuple(item.get("versions") or ())})
 
 
-def hold_dataset(session: Session, dataset_id: str, *, alone: bool = False) -> None:
-    """Keep training jobs of a dataset from starting or ending until the commit.
+_HOLD_ALONE = text("SELECT 1 FROM datasets WHERE dataset_id = :dataset_id FOR UPDATE")
+# As the foreign keys of the request's rows do, so it costs the database no further lock.
+_HOLD = text("SELECT 1 FROM datasets WHERE dataset_id = :dataset_id FOR KEY SHARE")
 
-    A request holds the dataset together with other requests; the start and the end of a training
-    hold it ``alone``. So either the training sees the request, or the request sees the training.
+
+def hold_dataset(session: Session, dataset_id: str, *, alone: bool = False) -> None:
+    """Keep what learns from a dataset, and what makes it forget, from missing each other.
+
+    A request holds the dataset together with other requests before it looks for versions and
+    trainings; the start and the end of a training and the end of an upload hold it ``alone`` before
+    they look for requests. So one of two that meet waits for the other's commit, and then sees it.
     """
-    lock = "FOR UPDATE" if alone else "FOR KEY SHARE"
-    query = f"SELECT 1 FROM datasets WHERE dataset_id = :dataset_id {lock}"  # noqa: S608
-    session.execute(text(query), {"dataset_id": dataset_id})
+    session.execute(_HOLD_ALONE if alone else _HOLD, {"dataset_id": dataset_id})
 
 
 _LEFT = text(
     f"""
-    SELECT EXISTS (SELECT 1 FROM pairs WHERE dataset_id = :dataset_id AND split = 'train'
-                   AND NOT pair_id = ANY(:pair_ids) AND NOT {_NAMED_BEFORE.format(pair="pairs.pair_id")})
+    SELECT count(*) FROM (
+        SELECT 1 FROM pairs WHERE dataset_id = :dataset_id AND split = 'train'
+          AND NOT pair_id = ANY(:pair_ids) AND NOT {_NAMED_BEFORE.format(pair="pairs.pair_id")}
+        LIMIT :most) AS kept
     """  # noqa: S608 - constants of this file
 )
 
 
-def anything_left(session: Session, dataset_id: str, pair_ids: list[str]) -> bool:
-    """Tell whether a training pair is left that neither earlier requests nor ``pair_ids`` name."""
-    return bool(session.execute(_LEFT, {"dataset_id": dataset_id, "pair_ids": pair_ids}).scalar())
+def count_left(session: Session, dataset_id: str, pair_ids: list[str], most: int) -> int:
+    """Count training pairs that neither earlier requests nor ``pair_ids`` name, up to ``most``."""
+    values = {"dataset_id": dataset_id, "pair_ids": pair_ids, "most": most}
+    return session.execute(_LEFT, values).scalar() or 0
 
 
 _COVERING = text(

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 
 from app.auth.service import Caller, require
+from app.core.bodies import LongList
 from app.core.db import SessionDep
 from app.core.etags import NOT_MODIFIED, conditional
 from app.core.idempotency import KeyInUse, KeyReused, OnceDep
@@ -22,6 +23,7 @@ from app.deletions.errors import (
     NotLearned,
     RequestEnded,
     RequestNotFound,
+    RequestOpen,
     UnknownTargets,
 )
 from app.deletions.schemas import NewRequest, RequestView, Status
@@ -29,9 +31,10 @@ from app.deletions.service import Services
 from app.deletions.tables import DeletionRequest
 from app.registry.errors import ParametersInvalid, UnknownComponent
 
-router = APIRouter(prefix="/deletion-requests", tags=["deletion requests"])
+router = APIRouter(prefix="/deletion-requests", tags=["deletion requests"], route_class=LongList)
 Reader = Annotated[Caller, Depends(require("deletions:read"))]
 Writer = Annotated[Caller, Depends(require("deletions:write"))]
+Admin = Annotated[Caller, Depends(require("admin"))]
 _POLL = {"Retry-After": "5"}
 
 
@@ -110,6 +113,19 @@ def withdraw_request(
 ) -> None:
     """Withdraw a deletion request that is not completed. Scope: deletions:write."""
     service.withdraw(session, services, caller.token_id, request_id)
+
+
+@router.delete(
+    "/{request_id}/salt", status_code=204, responses=problems(RequestNotFound, RequestOpen)
+)
+def delete_salt(request_id: str, caller: Admin, session: SessionDep) -> None:
+    """Delete the salt under which leaves and certificate commit to the pairs. Scope: admin.
+
+    From then on nobody can test whether the commitment of a request that has ended means a pair;
+    the service still knows its pairs, so as never to retain them. It cannot be undone. The ledger
+    records it, and a second time changes nothing.
+    """
+    service.delete_salt(session, caller.token_id, request_id)
 
 
 @router.post(

@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-PairId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-ItemId = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+# No manifest could ever name anything with control characters.
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
+PairId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_CONTROLS)]
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_NO_CONTROLS)]
 Status = Literal[
     "pending", "in_progress", "needs_attention", "on_hold", "completed", "denied", "cancelled"
 ]
@@ -61,8 +63,10 @@ class NewRequest(BaseModel):
         default="all", description="Which weights may change: all, or the fusion module alone."
     )
     params: dict[str, Any] = Field(default={}, description="Parameters of the method.")
-    objective: Literal["decouple"] = Field(
-        default="decouple", description="Deleted pairs are to look unrelated."
+    objective: Literal["decouple", "calibrated"] = Field(
+        default="decouple",
+        description="Where deleted pairs are to end: `decouple`: they look unrelated;"
+        " `calibrated`: they look like pairs that the model never saw.",
     )
     scope: Literal["association", "unimodal", "full"] = Field(
         default="association",

@@ -7,6 +7,7 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
 from app.datasets.errors import DatasetNotFound
+from app.datasets.tables import LEAST_TRAINING_PAIRS
 from app.deletions import intake, methods, queries
 from app.deletions.completion import OPEN, complete
 from app.deletions.errors import (
@@ -16,6 +17,7 @@ from app.deletions.errors import (
     NotLearned,
     RequestEnded,
     RequestNotFound,
+    RequestOpen,
     UnknownTargets,
 )
 from app.deletions.queries import Resolved
@@ -25,7 +27,7 @@ from app.jobs.queue import Queue
 from app.jobs.service import enqueue_unlearning, request_cancel
 from app.jobs.tables import Job
 from app.ledger import log
-from app.ledger.records import RequestWithdrawn
+from app.ledger.records import RequestSaltDeleted, RequestWithdrawn
 from app.ledger.tree_head import Signer
 
 
@@ -45,10 +47,12 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
         DatasetNotReady: it has no manifest yet.
         UnknownTargets, NotLearned, MethodRefused, NothingLeft: nothing was recorded.
     """
-    methods.check(new.method, new.params, new.scope)
+    methods.check(new.method, new.params, new.scope, new.objective)
     found = _resolve(session, new)
     _check_targets(new, found)
-    if found.train_count and found.named_total + len(found.pair_ids) >= found.train_total:
+    is_new = found.train_count and found.already_named < len(found.pair_ids)
+    most_named = found.named_total + len(found.pair_ids)
+    if is_new and found.train_total - most_named < LEAST_TRAINING_PAIRS:
         _check_rest(session, new.dataset_id, found)
     lines = [line for line in found.lines if line.open]
     trainings = found.trainings if found.train_count else []
@@ -60,10 +64,10 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
 
 def _resolve(session: Session, new: NewRequest) -> Resolved:
     targets, meeting = new.targets.distinct(), methods.meeting(new.scope)
+    # From here to the commit no training starts or ends and no upload becomes ready, so each of
+    # them either is found now or will find this request.
+    queries.hold_dataset(session, new.dataset_id)
     found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)
-    if found.training:  # it may start or end at this very moment
-        queries.hold_dataset(session, new.dataset_id)
-        found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)
     if found.status is None:
         raise DatasetNotFound(new.dataset_id)
     if found.status != "ready":
@@ -88,11 +92,13 @@ def _check_targets(new: NewRequest, found: Resolved) -> None:
 
 
 def _check_rest(session: Session, dataset_id: str, found: Resolved) -> None:
-    if not queries.anything_left(session, dataset_id, found.pair_ids):
+    left = queries.count_left(session, dataset_id, found.pair_ids, LEAST_TRAINING_PAIRS)
+    if left < LEAST_TRAINING_PAIRS:
         raise NothingLeft(
-            f"Together with earlier requests these {len(found.pair_ids)} pairs are all of the training pairs"
-            f" of dataset {dataset_id}: nothing would be left to retain. Retire the model, or name fewer.",
-            pointers=[{"pointer": "#/targets", "detail": "covers the whole training set"}],
+            f"At least {LEAST_TRAINING_PAIRS} training pairs of dataset {dataset_id} must be left to retain;"
+            f" without these {len(found.pair_ids)} pairs and those of earlier requests {left} would be."
+            " Retire the model, or name fewer.",
+            pointers=[{"pointer": "#/targets", "detail": f"leaves {left} training pairs"}],
         )
 
 
@@ -182,6 +188,28 @@ def withdraw(session: Session, services: Services, token_id: str, request_id: st
     for job in jobs:
         _leave(session, services.signer, request_id, job)
     log.append(session, RequestWithdrawn(request_id=request_id, token_id=token_id))
+
+
+def delete_salt(session: Session, token_id: str, request_id: str) -> None:
+    """Delete the salt of an ended request, for good; a second time changes nothing.
+
+    Leaves and certificate keep their commitment, and nobody who has them can test any more whether
+    a pair is meant. The service still knows the request's pairs, which no later job may retain.
+
+    Raises:
+        RequestNotFound: no request has this id.
+        RequestOpen: it has not ended, and its certificate will need the salt.
+    """
+    request = _get(session, request_id, lock=True)
+    if request.status in (*OPEN, "on_hold"):
+        raise RequestOpen(
+            f"Request {request_id} is {request.status}; its certificate will need the salt. Wait until it"
+            " is completed, or withdraw it, then try again."
+        )
+    if request.salt is None:
+        return
+    request.salt = None
+    log.append(session, RequestSaltDeleted(request_id=request_id, token_id=token_id))
 
 
 def _lock_jobs(session: Session, request_id: str) -> Sequence[Job]:

@@ -19,6 +19,11 @@ GUARANTEES = {
     "not_needed": "not needed: no registered version had learned from the pairs",
 }
 
+AIMS = {
+    "decouple": "decouple, deleted pairs are to look unrelated to the model",
+    "calibrated": "calibrated, deleted pairs are to look like pairs that the model never saw",
+}
+
 LIMITS = (
     (
         "That the service measured honestly. The signature shows that whoever holds the log's key"
@@ -113,7 +118,7 @@ def describe(statement: Mapping[str, Any]) -> list[str]:
         f" committed to as {said['pairs_commitment']}."
     )
     method = (
-        f"Scope: {said['scope']}. Objective: {said['objective']}. Method: {said['method']}"
+        f"Scope: {said['scope']}. Objective: {AIMS.get(said['objective'], said['objective'])}. Method: {said['method']}"
         f" (update: {said['update']})."
     )
     sentences = [received, pairs, method, f"Guarantee: {GUARANTEES[said['guarantee']]}."]
@@ -148,6 +153,8 @@ def subset_name(subset: str) -> str:
     """Return in words which pairs a metric was measured on."""
     names = {
         "test": "on the test pairs",
+        "val": "on the validation pairs",
+        "retained": "on retained pairs",
         "forget": "on the pairs of this job",
         "forgotten": "on all pairs that the version has forgotten",
     }

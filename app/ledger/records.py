@@ -129,6 +129,16 @@ class RequestWithdrawn(Record):
     token_id: ResourceId | None = None
 
 
+class RequestSaltDeleted(Record):
+    """The salt of an ended request was deleted: its commitment can be recomputed by nobody."""
+
+    kind = "request_salt_deleted"
+    subject_field = "request_id"
+
+    request_id: ResourceId
+    token_id: ResourceId | None = None
+
+
 class JobStarted(Record):
     """A worker claimed a job."""
 

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.problems import MOST_POINTERS
 from app.registry.errors import ParametersInvalid, UnknownComponent
 from app.registry.pretrained import foreign
+from app.registry.rules import Fault, faults
 
 C = TypeVar("C")
+# A message repeats what came, however long that is.
+_MOST_MESSAGE = 300
 
 
 class Component(BaseModel):
@@ -53,6 +56,7 @@ class Method(Component):
     summary: str
     guarantee: str
     scopes: list[str]
+    objectives: list[str] = Field(description="Where it can take deleted pairs.")
     params_schema: dict[str, Any]
     limitations: list[str]
     applies: list[Applies]
@@ -98,11 +102,11 @@ class Catalogue(BaseModel):
     def check_config(self, family: str, config: dict[str, Any]) -> None:
         """Raise `ParametersInvalid` unless ``config`` is a configuration of ``family``."""
         check(self._named("family", self.families, family).config_schema, config, "#/config")
-        faults = list(foreign(config, "#/config"))
-        if faults:
+        places = list(foreign(config, "#/config"))
+        if places:
             raise ParametersInvalid(
                 "A configuration may name the encoders that are installed, and no folder or hub.",
-                pointers=faults,
+                pointers=places,
             )
 
     def check_training(self, task: str, training: dict[str, Any]) -> None:
@@ -136,22 +140,28 @@ class Catalogue(BaseModel):
 
 def check(schema: dict[str, Any], value: dict[str, Any], pointer: str) -> None:
     """Raise `ParametersInvalid` with a pointer to each fault, or accept ``value``."""
+    found = _faults(schema, value)
+    if found:
+        raise ParametersInvalid(
+            f"{len(found)} value{'s' if len(found) != 1 else ''} under {pointer} cannot be "
+            "accepted; GET /v1/catalogue has the schema.",
+            pointers=[
+                {
+                    "pointer": "/".join([pointer, *(str(part) for part in fault.path)]),
+                    "detail": fault.message,
+                }
+                for fault in found[:MOST_POINTERS]
+            ],
+        )
+
+
+def _faults(schema: dict[str, Any], value: dict[str, Any]) -> list[Fault]:
     from jsonschema import Draft202012Validator  # slow to load
 
-    faults = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda fault: fault.path)
-    if faults:
-        found = [
-            {
-                "pointer": "/".join([pointer, *(str(part) for part in fault.absolute_path)]),
-                "detail": fault.message,
-            }
-            for fault in faults[:MOST_POINTERS]
-        ]
-        raise ParametersInvalid(
-            f"{len(faults)} value{'s' if len(faults) != 1 else ''} under {pointer} cannot be "
-            "accepted; GET /v1/catalogue has the schema.",
-            pointers=found,
-        )
+    found = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda fault: fault.path)
+    if found:
+        return [Fault(tuple(f.absolute_path), f.message[:_MOST_MESSAGE]) for f in found]
+    return list(faults(schema, value))
 
 
 @lru_cache

@@ -65,6 +65,12 @@ class NotEvaluable(Invalid):
     slug, title = "no-dataset", "An audit needs a dataset"
 
 
+class TooFewTrainingPairs(Invalid):
+    """The dataset has no training pairs, or too few."""
+
+    slug, title = "too-few-training-pairs", "The dataset has too few training pairs"
+
+
 class WrongModality(Invalid):
     """The dataset holds images and the family reads graphs, or the reverse."""
 

@@ -9,10 +9,15 @@ from sqlalchemy.orm import Session
 
 from app.core.tables import new_id
 from app.datasets.errors import NameTaken
-from app.datasets.tables import Dataset
+from app.datasets.tables import LEAST_TRAINING_PAIRS, SPLITS, Dataset
 from app.registry import queries
 from app.registry.catalogue import catalogue
-from app.registry.errors import ModelNotFound, NotEvaluable, WrongModality
+from app.registry.errors import (
+    ModelNotFound,
+    NotEvaluable,
+    TooFewTrainingPairs,
+    WrongModality,
+)
 from app.registry.schemas import ModelIn, RecipeIn, TrainingIn, UploadIn
 from app.registry.tables import Model, Version, VersionFile
 
@@ -50,13 +55,26 @@ def check_recipe(model: Model, recipe: TrainingIn | RecipeIn) -> None:
 
 
 def check_dataset(model: Model, dataset: Dataset) -> None:
-    """Raise `WrongModality` unless the model's family reads what the dataset holds."""
+    """Make sure that a version of ``model`` can learn, or can have learned, from ``dataset``.
+
+    Raises:
+        WrongModality: the model's family does not read what the dataset holds.
+        TooFewTrainingPairs: its manifest has fewer than `LEAST_TRAINING_PAIRS`.
+    """
     expected = catalogue().families[model.family].modality
     if dataset.modality != expected:
         raise WrongModality(
             f"The family {model.family} reads {expected} data; dataset {dataset.dataset_id} holds "
             f"{dataset.modality} data. Choose a dataset or a family that fits.",
             pointers=[{"pointer": "#/dataset_id", "detail": f"holds {dataset.modality} data"}],
+        )
+    if dataset.split_counts.get("train", 0) < LEAST_TRAINING_PAIRS:
+        splits = ", ".join(f"{name} {dataset.split_counts.get(name, 0)}" for name in SPLITS)
+        raise TooFewTrainingPairs(
+            f"Expected at least {LEAST_TRAINING_PAIRS} pairs with the split 'train'; the manifest "
+            f"of dataset {dataset.dataset_id} has {splits}. Register a dataset whose manifest has "
+            "them.",
+            pointers=[{"pointer": "#/dataset_id", "detail": f"its splits: {splits}"}],
         )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.core.bodies import SpooledBody
 from app.core.db import after_commit
 from app.core.storage import Storage
+from app.deletions.queries import hold_dataset
 from app.ledger.records import VersionRegistered
 from app.registry import checkpoints, queries
 from app.registry.errors import VersionFixed
@@ -94,6 +95,9 @@ def _make_ready(session: Session, version: Version, address: str, weights_sha256
     version.weights_sha256 = weights_sha256
     version.ready_time = session.scalar(select(func.now()))
     if version.dataset_id is not None:
+        # Deletion requests look for ready versions: one that comes now must see this version, or
+        # be counted here.
+        hold_dataset(session, version.dataset_id, alone=True)
         version.contains_deleted = queries.count_deleted(session, version.dataset_id)
     session.flush()
 

@@ -167,6 +167,50 @@ def test_the_page_needs_no_script_and_no_other_file(client: TestClient, complete
     assert "@media print" in response.text
 
 
+LABELS = {
+    label: {"value": value, "interval": [value - 2, value + 2], "n": 80, "unavailable": None}
+    for label, value in (("0", 14.5), ("1", 8.0))
+}
+SPREAD = {
+    "low": 0.0,
+    "high": 1.0,
+    "deleted": [90, 60, *[0] * 17, 10],
+    "retained": [*[0] * 18, 40, 120],
+    "unseen": [*[0] * 10, 160, *[0] * 9],
+}
+
+
+def test_the_report_shows_labels_and_the_spread_of_scores(client: TestClient, case: Any) -> None:
+    case.metrics = [
+        d_f("forget") | {"details": {"per_label": LABELS, "histograms": SPREAD}},
+        d_f("forget")
+        | {"moment": "before", "details": {"per_label": LABELS, "histograms": SPREAD}},
+    ]
+    case.file()
+    case.run()
+    [version] = client.get(REPORT).json()["versions"]
+    assert [one["label"] for one in version["findings"][0]["per_label"]] == ["0", "1"]
+    assert [one["moment"] for one in version["score_spreads"]] == ["before", "after"]
+    page = page_of(client)
+    assert len(page.named("table")) == len(page.named("caption")) == 3
+    assert "14.5 (12.5 to 16.5)" in page.text
+    reading = "Half of the pairs score above about: deleted 0.03, kept 0.97, never seen 0.53."
+    assert page.text.count(reading) == 2
+    images = page.named("svg")
+    assert [(image["role"], image["aria-label"]) for image in images] == [("img", reading)] * 2
+    # One bar for each bin with pairs in it: 3 + 2 + 1, as high as their share of the fullest.
+    heights = [bar["height"] for bar in page.named("rect")]
+    assert heights == ["36.0", "24.0", "4.0", "12.0", "36.0", "36.0"] * 2
+
+
+def test_figures_of_the_aim_calibrated_are_read_by_it(client: TestClient, case: Any) -> None:
+    case.file(objective="calibrated")
+    case.run()
+    [version] = client.get(REPORT).json()["versions"]
+    found = {finding["name"]: finding for finding in version["findings"]}
+    assert found["unseen_auc"]["reading"].endswith("This is the aim 'calibrated'.")
+
+
 def test_a_request_in_progress_has_a_report_without_a_guarantee(
     client: TestClient, case: Any
 ) -> None:

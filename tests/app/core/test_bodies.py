@@ -1,4 +1,4 @@
-"""Large bodies on a real connection: truncated ones leave nothing behind."""
+"""Large bodies on a real connection: truncated ones leave nothing, too long ones are not read."""
 
 import json
 import socket
@@ -26,14 +26,28 @@ def begin(caller: httpx.Client) -> str:
     return url + "/" + str(caller.post(url, json={"source": "upload"}).json()["version_id"])
 
 
-def send_raw(caller: httpx.Client, path: str, head: str, body: bytes) -> bytes:
-    """Send ``body``, close the sending side, and return what comes back."""
+def send_raw(
+    caller: httpx.Client,
+    path: str,
+    head: str,
+    body: bytes,
+    method: str = "PUT",
+    *,
+    end: bool = True,
+) -> bytes:
+    """Send ``body``, close the sending side unless ``end`` is False, return what comes back."""
     where = urlsplit(str(caller.base_url))
     token = caller.headers["Authorization"]
     with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
-        lines = [f"PUT {path} HTTP/1.1", f"Host: {where.netloc}", f"Authorization: {token}", head]
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            f"Host: {where.netloc}",
+            f"Authorization: {token}",
+            head,
+        ]
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-        connection.shutdown(socket.SHUT_WR)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
         received = b""
         while block := connection.recv(65536):
             received += block
@@ -78,3 +92,38 @@ def test_upload_without_a_token_is_refused_before_its_body_is_read(
     answer = httpx.put(f"{caller.base_url}{url}/files/config.json", content=b"{}")
     assert answer.status_code == 401
     assert not (app.state.settings.work / "spool").exists()
+
+
+def test_long_json_is_refused_before_it_is_sent(caller: httpx.Client) -> None:
+    head = "Content-Type: application/json\r\nConnection: close\r\nContent-Length: 60000000"
+    answer = send_raw(caller, "/v1/models", head, b'{"name": "', "POST", end=False)
+    status, _, rest = answer.partition(b"\r\n")
+    assert b" 413 " in status
+    assert b"application/problem+json" in rest
+    assert b"at most 1048576 bytes" in rest
+
+
+def test_long_json_of_unknown_length_is_refused_at_the_limit(caller: httpx.Client) -> None:
+    parts = (b" " * 2**16 for _ in range(100))
+    headers = {"Content-Type": "application/json"}
+    answer = caller.post("/v1/datasets", content=parts, headers=headers)
+    assert answer.status_code == 413
+    assert answer.json()["type"].endswith("/too-large")
+    fitting = json.dumps({"name": "m", "family": "albef", "task": "retrieval"}).ljust(2**20)
+    assert caller.post("/v1/models", content=fitting, headers=headers).status_code == 201
+
+
+def test_deletion_requests_may_be_long_up_to_the_setting(
+    caller: httpx.Client, app: FastAPI, data_root: Any
+) -> None:
+    dataset = {"name": "d", "modality": "image", "root": str(data_root)}
+    dataset_id = caller.post("/v1/datasets", json=dataset).json()["dataset_id"]
+    row = b'{"id": "a", "image": "a.png", "text": "a", "split": "train"}'
+    url, headers = f"/v1/datasets/{dataset_id}/pairs", {"Content-Type": "application/jsonl"}
+    assert caller.put(url, content=row, headers=headers).status_code == 200
+    ids = [f"pair-{number:09}" for number in range(100_000)]
+    body = {"dataset_id": dataset_id, "targets": {"pair_ids": ids}}
+    answer = caller.post("/v1/deletion-requests", json=body)
+    assert answer.json()["unknown"]["pair_ids"]["count"] == 100_000
+    app.state.settings.max_body_bytes = len(json.dumps(body)) // 2
+    assert caller.post("/v1/deletion-requests", json=body).status_code == 413

@@ -64,12 +64,13 @@ def test_dataset_read_again_with_its_tag_gives_304(
 def test_kept_manifest_has_every_row_with_its_defaults(
     client: TestClient, app: FastAPI, make_dataset: MakeDataset
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "a", "image": "a.png", "text": "zwölf", "split": "train", "label": 0},
-        {"split": "val", "id": "b", "image": ["x.png", "y.png"], "text": "t", "text_id": "s"},
+        {"split": "val", "id": "b", "image": "x.png", "label": 1, "text": "t", "text_id": "s"},
         {"id": "c\\d", "image": "c.png", "item_id": "c\\i", "text": "l1\nl2", "split": "test"},
     ]
     dataset = make_dataset(count=0)
+    rows[2]["label"] = 0
     body = "\n".join(json.dumps(row) for row in rows)
     ready = put(client, dataset, body).json()
     with app.state.storage.open(f"manifests/{ready['manifest_sha256']}.jsonl") as file:
@@ -77,7 +78,7 @@ def test_kept_manifest_has_every_row_with_its_defaults(
     assert hashlib.sha256(kept).hexdigest() == ready["manifest_sha256"]
     assert [json.loads(line) for line in kept.splitlines()] == [
         {**rows[0], "item_id": "a.png", "text_id": "a"},
-        {**rows[1], "item_id": ["x.png", "y.png"]},
+        {**rows[1], "item_id": "x.png"},
         {**rows[2], "text_id": "c\\d"},
     ]
     with app.state.database.transaction() as session:
@@ -85,7 +86,7 @@ def test_kept_manifest_has_every_row_with_its_defaults(
         found = {tuple(row) for row in session.execute(query)}
     assert found == {
         ("a", "a.png", None, "a", "train"),
-        ("b", "x.png", "y.png", "s", "val"),
+        ("b", "x.png", None, "s", "val"),
         ("c\\d", "c\\i", None, "c\\d", "test"),
     }
 
@@ -303,6 +304,8 @@ def test_root_must_lie_below_a_data_root(client: TestClient, data_root: Path) ->
         f"{data_root}-beside",
         f"{data_root}/link",
         "/\0",
+        f"{data_root}/a\x1b[31m",
+        f"{data_root}/a\n",
     ):
         answer = client.post("/v1/datasets", json={"name": "x", "modality": "image", "root": root})
         assert answer.status_code == 422, root

@@ -86,13 +86,19 @@ def test_all_training_pairs_are_refused(post: Post, rows: Rows) -> None:
     answer = post(*range(TRAIN))
     assert answer.status_code == 422
     assert answer.json()["type"].endswith("whole-training-set")
+    assert "At least 2 training pairs" in answer.json()["detail"]
+    assert "0 would be" in answer.json()["detail"]
 
 
-def test_all_remaining_training_pairs_are_refused(post: Post, rows: Rows) -> None:
+def test_fewer_than_two_remaining_training_pairs_are_refused(post: Post, rows: Rows) -> None:
     rows.version()
     assert post(*range(10)).status_code == 202
     assert post(*range(9, TRAIN)).status_code == 422
-    assert post(*range(9, TRAIN - 1)).status_code == 202
+    assert "1 would be" in post(*range(9, TRAIN - 1)).json()["detail"]
+    assert post(*range(9, TRAIN - 2)).status_code == 202
+    again = post(*range(TRAIN - 2))  # takes nothing away from what is left
+    assert again.status_code == 202
+    assert post(TRAIN - 2).status_code == 422
 
 
 def test_pairs_of_a_withdrawn_request_count_as_remaining(

@@ -51,6 +51,7 @@ EXAMPLES: list[Record] = [
         deadline=NOW + timedelta(days=31),
     ),
     records.RequestWithdrawn(recorded_time=NOW, request_id="req_1"),
+    records.RequestSaltDeleted(recorded_time=NOW, request_id="req_1", token_id="tok_1"),
     records.JobStarted(
         recorded_time=NOW,
         job_id="job_1",

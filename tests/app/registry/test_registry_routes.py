@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
@@ -23,7 +24,7 @@ def test_model_of_unknown_or_unfit_parts_is_refused(client: TestClient, make_mod
     for family, task, said in (
         ("bert", "retrieval", "known are albef"),
         ("albef", "translation", "known are graph_text"),
-        ("albef", "graph_text", "it can for retrieval"),
+        ("albef", "graph_text", "it can for nlvr, retrieval"),
     ):
         body = {"name": "m", "family": family, "task": task}
         answer = client.post("/v1/models", json=body)
@@ -53,16 +54,45 @@ def test_training_queues_a_job_whose_lineage_waits_for_its_version(
     assert client.get(url).json()["items"] == []
 
 
+def put_pairs(client: TestClient, dataset: dict[str, Any], manifest: bytes) -> None:
+    url = f"/v1/datasets/{dataset['dataset_id']}/pairs"
+    answer = client.put(url, content=manifest, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("train", [0, 1])
+@pytest.mark.parametrize("source", ["training", "upload"])
+def test_dataset_with_too_few_training_pairs_is_refused_with_its_splits(
+    client: TestClient,
+    make_model: Make,
+    make_dataset: Make,
+    make_manifest: Callable[..., bytes],
+    database: Database,
+    train: int,
+    source: str,
+) -> None:
+    model, dataset = make_model(), make_dataset(count=0)
+    extra = make_manifest(1, id="only", image="only.png") if train else b""
+    put_pairs(client, dataset, make_manifest(5, split="val") + extra)
+    url = f"/v1/models/{model['model_id']}/versions"
+    answer = client.post(url, json={"source": source, "dataset_id": dataset["dataset_id"]})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["type"].endswith("/too-few-training-pairs")
+    assert f"has train {train}, val 5, test 0" in answer.json()["detail"]
+    assert answer.json()["errors"][0]["pointer"] == "#/dataset_id"
+    with database.transaction() as session:
+        counts = "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM versions)"
+        assert session.scalar(text(counts)) == 0
+
+
 def test_training_that_cannot_be_is_refused_and_queues_nothing(
     client: TestClient, make_model: Make, make_dataset: Make, database: Database
 ) -> None:
     model, empty = make_model(), make_dataset("empty", count=0)
     ready = make_dataset("ready")
     graphs = make_dataset("graphs", count=0, modality="graph")
-    row = b'{"id":"a","graph":"g.json","text":"t","split":"train"}'
-    url = f"/v1/datasets/{graphs['dataset_id']}/pairs"
-    put = client.put(url, content=row, headers={"Content-Type": "application/x-ndjson"})
-    assert put.status_code == 200
+    row = b'{"id":"a","graph":"g.npz::a","text":"t","split":"train"}'
+    put_pairs(client, graphs, row)
     cases: list[tuple[dict[str, Any], int, str]] = [
         ({"dataset_id": "ds_none"}, 404, "dataset-not-found"),
         ({"dataset_id": empty["dataset_id"]}, 409, "dataset-not-ready"),

@@ -1,0 +1,133 @@
+"""From the metrics of an audit to the rows of a report."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from app.audit.readings import METRICS, figure, measured, reading_of
+from app.audit.schemas import Finding, LabelFinding, Measured, MetricOut, ScoreSpread
+from app.ledger.explain import subset_name
+
+KEPT = "retained"
+"""A sample of the pairs that stayed: what is measured on them depends on no request."""
+GROUPS = {"deleted": "deleted", "retained": "kept", "unseen": "never seen"}
+"""Whose scores are shown, and in a reader's words."""
+
+ByMoment = dict[str, MetricOut]
+
+
+def findings(metrics: Sequence[MetricOut], request_id: str, aim: str = "decouple") -> list[Finding]:
+    """Return each explained metric before and after, for the pairs that concern the request.
+
+    These are the test pairs, the request's own (or the job's, which are the same where one request
+    has the job to itself), where they are more, all that the version has ever forgotten, and the
+    pairs that stayed.
+    """
+    by_key: dict[tuple[str, str], ByMoment] = {}
+    for metric in metrics:
+        by_key.setdefault((metric.name, metric.subset), {})[metric.moment] = metric
+    return [
+        _finding(name, subset, by_key[name, subset], aim)
+        for subset in _subsets(metrics, request_id)
+        for name in METRICS
+        if _is_shown(name, by_key.get((name, subset), {}))
+    ]
+
+
+def score_spreads(metrics: Sequence[MetricOut], request_id: str) -> list[ScoreSpread]:
+    """Return how scores are spread before and after, beside the request's own pairs."""
+    mine = _own_subset({metric.subset for metric in metrics}, request_id)
+    found = {
+        metric.moment: metric.details["histograms"]
+        for metric in metrics
+        if (metric.name, metric.subset) == ("d_f", mine) and "histograms" in metric.details
+    }
+    return [
+        ScoreSpread(moment=moment, reading=_middles(found[moment]), **found[moment])
+        for moment in ("before", "after")
+        if moment in found
+    ]
+
+
+def _is_shown(name: str, found: ByMoment) -> bool:
+    if not METRICS[name].optional:
+        return bool(found)
+    return any(metric.value is not None for metric in found.values())
+
+
+def _subsets(metrics: Sequence[MetricOut], request_id: str) -> list[str]:
+    sizes = {metric.subset: metric.n for metric in metrics if metric.name in {"d_f", "d_test"}}
+    mine = _own_subset(set(sizes), request_id)
+    shown = ["test", mine]
+    if sizes.get("forgotten") != sizes.get(mine):
+        shown.append("forgotten")
+    return [subset for subset in shown if subset in sizes] + [KEPT]
+
+
+def _own_subset(subsets: set[str], request_id: str) -> str:
+    own = f"request:{request_id}"
+    return own if own in subsets else "forget"
+
+
+def _finding(name: str, subset: str, found: ByMoment, aim: str) -> Finding:
+    before, after = found.get("before"), found.get("after")
+    old, new = (None if metric is None else measured(metric) for metric in (before, after))
+    return Finding(
+        name=name,
+        title=METRICS[name].title,
+        subset=subset,
+        pairs=_pairs(subset),
+        before=old,
+        after=new,
+        meaning=METRICS[name].meaning,
+        reading=reading_of(name, old, new, aim),
+        per_label=_per_label(name, before, after),
+    )
+
+
+def _pairs(subset: str) -> str:
+    if subset == KEPT:
+        return "on pairs that were kept"
+    return "on the pairs of this request" if subset.startswith("request:") else subset_name(subset)
+
+
+def _per_label(name: str, before: MetricOut | None, after: MetricOut | None) -> list[LabelFinding]:
+    """Return the figures of each label, where there are several labels."""
+    old, new = (
+        {} if metric is None else metric.details.get("per_label", {}) for metric in (before, after)
+    )
+    labels = list(dict.fromkeys([*old, *new]))
+    if len(labels) < 2:
+        return []
+    return [
+        LabelFinding(
+            label=label,
+            before=_of_label(name, old.get(label)),
+            after=_of_label(name, new.get(label)),
+        )
+        for label in labels
+    ]
+
+
+def _of_label(name: str, entry: dict[str, Any] | None) -> Measured | None:
+    if entry is None:
+        return None
+    reason = entry.get("unavailable") or "too few pairs"
+    return figure(name, entry["value"], entry.get("interval"), entry["n"], reason)
+
+
+def _middles(spread: dict[str, Any]) -> str:
+    """Say above which score about half of each group is, to the middle of a bin."""
+    parts = [
+        f"{words} {_middle(spread[group], spread['low'], spread['high']):.2f}"
+        for group, words in GROUPS.items()
+        if sum(spread[group])
+    ]
+    return f"Half of the pairs score above about: {', '.join(parts)}."
+
+
+def _middle(counts: Sequence[int], low: float, high: float) -> float:
+    """Return the middle of the bin that holds the median of ``counts``, which are not all 0."""
+    total = sum(counts)
+    place = next(at for at, passed in enumerate(accumulate(counts)) if 2 * passed >= total)
+    return low + (high - low) * (place + 0.5) / len(counts)

@@ -1,0 +1,122 @@
+"""Which metrics a report shows, by label too, and how scores are spread."""
+
+from typing import Any
+
+import pytest
+
+from app.audit.findings import findings, score_spreads
+from app.audit.schemas import MetricOut
+
+SPREAD = {
+    "low": 0.0,
+    "high": 1.0,
+    "deleted": [0, 0, 0, 9],
+    "retained": [0, 1, 2, 3],
+    "unseen": [0, 0, 0, 0],
+}
+
+
+def metric(name: str, moment: str = "after", subset: str = "forget", **more: Any) -> MetricOut:
+    given = {"value": 40.0, "interval": (35.0, 45.0), "n": 9, "direction": "lower"}
+    return MetricOut.model_validate(
+        {"name": name, "moment": moment, "subset": subset, **given, **more}
+    )
+
+
+def missing(name: str, moment: str = "after") -> MetricOut:
+    return metric(name, moment, value=None, interval=None, unavailable="none were asked for")
+
+
+def test_findings_stand_in_the_order_of_subsets_and_of_meanings() -> None:
+    given = [
+        metric("ulira_auc", subset="retained"),
+        metric("unseen_auc"),
+        metric("d_f"),
+        metric("d_test", subset="test"),
+        metric("d_test", subset="val"),
+    ]
+    found = [(one.name, one.subset) for one in findings(given, "req_1")]
+    assert found == [
+        ("d_test", "test"),
+        ("d_f", "forget"),
+        ("unseen_auc", "forget"),
+        ("ulira_auc", "retained"),
+    ]
+    assert findings(given, "req_1")[-1].pairs == "on pairs that were kept"
+
+
+def test_what_was_not_measured_is_said_once_and_not_for_every_rate() -> None:
+    given = [metric("d_f")]
+    given += [missing(f"ulira_{name}") for name in ("auc", "tpr_at_1pct_fpr", "tpr_at_0.1pct_fpr")]
+    given += [missing("forget_accuracy", moment) for moment in ("before", "after")]
+    found = {one.name: one for one in findings(given, "req_1")}
+    assert set(found) == {"d_f", "ulira_auc"}
+    assert found["ulira_auc"].after.text == "not available: none were asked for"
+
+
+def test_a_rate_that_was_measured_at_one_moment_is_shown() -> None:
+    given = [
+        metric("d_f"),
+        missing("ulira_tpr_at_1pct_fpr", "before"),
+        metric("ulira_tpr_at_1pct_fpr"),
+    ]
+    assert [one.name for one in findings(given, "req_1")] == ["d_f", "ulira_tpr_at_1pct_fpr"]
+
+
+def labelled(*labels: str, value: float | None = 12.0) -> dict[str, Any]:
+    entry = {"value": value, "interval": [10.0, 14.0] if value else None, "n": 8}
+    entry["unavailable"] = None if value else "needs at least 5 retained pairs; 1 came"
+    return {"per_label": dict.fromkeys(labels, entry)}
+
+
+def test_the_figures_of_each_label_are_shown_before_and_after() -> None:
+    given = [
+        metric("d_f", "before", details=labelled("0", "1")),
+        metric("d_f", "after", details=labelled("0", "1", value=None)),
+    ]
+    [finding] = findings(given, "req_1")
+    assert [one.label for one in finding.per_label] == ["0", "1"]
+    assert finding.per_label[0].before.text == "12.0 (10.0 to 14.0)"
+    assert finding.per_label[0].after.text == (
+        "not available: needs at least 5 retained pairs; 1 came"
+    )
+
+
+def test_a_single_label_is_not_told_twice() -> None:
+    assert findings([metric("d_f", details=labelled("0"))], "req_1")[0].per_label == []
+
+
+def test_figures_by_label_of_older_audits_can_be_read() -> None:
+    older = {
+        "per_label": {"0": {"value": 12.0, "n": 8, "n_retained": 9}, "1": {"value": None, "n": 1}}
+    }
+    [finding] = findings([metric("d_f", details=older)], "req_1")
+    first, second = finding.per_label
+    assert first.after.text == "12.0 (no interval: too few pairs)"
+    assert second.after.text == "not available: too few pairs"
+
+
+def test_the_spread_of_scores_is_that_of_the_requests_own_pairs() -> None:
+    given = [
+        metric("d_f", moment, subset, details={"histograms": {**SPREAD, "deleted": [n, 0, 0, 0]}})
+        for n, subset in ((1, "forget"), (2, "request:req_1"), (3, "request:req_2"))
+        for moment in ("before", "after")
+    ]
+    found = score_spreads(given, "req_1")
+    assert [(one.moment, one.deleted) for one in found] == [
+        ("before", [2, 0, 0, 0]),
+        ("after", [2, 0, 0, 0]),
+    ]
+    assert score_spreads([metric("d_f")], "req_1") == []
+
+
+def test_the_spread_is_told_by_the_score_in_the_middle() -> None:
+    # 3 of 6 kept pairs are in the first three of four bins: the third one, .50 to .75.
+    [spread] = score_spreads([metric("d_f", details={"histograms": SPREAD})], "req_1")
+    assert spread.reading == "Half of the pairs score above about: deleted 0.88, kept 0.62."
+
+
+@pytest.mark.parametrize(("aim", "expected"), [("decouple", False), ("calibrated", True)])
+def test_findings_are_read_by_the_aim(aim: str, expected: bool) -> None:
+    [finding] = findings([metric("d_f")], "req_1", aim)
+    assert ("judged against never seen pairs" in finding.reading) is expected
