@@ -41,6 +41,13 @@ app = typer.Typer(
 )
 tokens = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens of callers.")
 app.add_typer(tokens, name="token")
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="Repeat the paper's experiments, and time the engine (from a clone of the repository).",
+)
+app.add_typer(bench, name="bench")
+# The benchmark reads its own options, also --help: they stand in one place.
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 DataDir = Annotated[
     Path | None,
@@ -157,6 +164,32 @@ def verify(
     raise typer.Exit(0 if report.ok else 1)
 
 
+@app.command("verify-log")
+def verify_log(
+    head: Annotated[
+        Path | None, typer.Option(help="A tree head that you kept from before.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check the whole log in the database: every leaf, every hash, every signed tree head.
+
+    Finds what a superuser of the database changed. The exit status is 0 only if the log holds.
+    """
+    from app.ledger.integrity import check_files
+    from app.ledger.tree_head import KeyFileError
+    from app.ledger.verify import CertificateError
+
+    settings = _settings(data_dir=data_dir)
+    try:
+        with _session(data_dir) as session:
+            report = check_files(session, settings.signing_key, settings.ledger_origin, head)
+    except (CertificateError, KeyFileError) as error:
+        typer.echo(f"NOT VERIFIED: {error}", err=True)
+        raise typer.Exit(2) from error
+    _say(report.text())
+    raise typer.Exit(0 if report.ok else 1)
+
+
 @tokens.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="Who will use it.")],
@@ -216,6 +249,18 @@ def revoke(
     _say(f"{token_id} is revoked.")
 
 
+@bench.command("paper", context_settings=PASSED_ON)
+def bench_paper(context: typer.Context) -> None:
+    """Train, unlearn by every method, and write the paper's tables and plots; see its --help."""
+    _run_benchmark("benchmarks.paper", context.args)
+
+
+@bench.command("step", context_settings=PASSED_ON)
+def bench_step(context: typer.Context) -> None:
+    """Time MultiDelete's step beside a plain loop with the same loss; see its --help."""
+    _run_benchmark("benchmarks.step", context.args)
+
+
 @app.command()
 def migrate(data_dir: DataDir = None) -> None:
     """Bring the database to the newest tables; safe to repeat."""
@@ -248,6 +293,23 @@ def worker() -> None:
     options = ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
     command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker", *options]
     os.execv(sys.executable, command)  # noqa: S606 - a worker is Celery's own process
+
+
+def _run_benchmark(module: str, arguments: list[str]) -> None:
+    """Become the benchmark's process, so that signals reach it."""
+    root = Path(__file__).parents[1]
+    if not root.joinpath(*module.split("."), "__main__.py").is_file():
+        typer.echo(
+            "The benchmarks are no part of the installed package: clone Lethe's repository, run "
+            "`make install` in it, and then `.venv/bin/lethe bench`.",
+            err=True,
+        )
+        raise typer.Exit(2)
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    # -P: a folder `benchmarks` where the command is called must not be taken for ours.
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - a benchmark is its own process
 
 
 @contextmanager

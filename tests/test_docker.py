@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import httpx
 import psycopg
 import pytest
 import yaml
+
+from app.jobs.queue import TASK, Queue
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -187,24 +189,39 @@ def container(servers: Any, redis_url: str, tmp_path: Path) -> Iterator[dict[str
 
 
 @contextmanager
-def _running(command: Sequence[str], env: dict[str, str], log: Path) -> Iterator[None]:
+def _running(
+    command: Sequence[str], env: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("w") as output:
         process = subprocess.Popen(
             _as_installed(command), env=env, cwd="/", stdout=output, stderr=output
         )
     try:
-        yield
+        yield process
         assert process.poll() is None, log.read_text()
     finally:
         process.terminate()
         assert process.wait(30) is not None
 
 
-def _until(holds: Any, log: Path, seconds: float = 60) -> None:
+def _comes_to(
+    holds: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 60
+) -> bool:
+    """Return whether something comes to hold while the process runs."""
     end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, log.read_text()
+    while process.poll() is None and time.monotonic() < end:
+        if holds():
+            return True
         time.sleep(0.2)
+    return False
+
+
+def _health_check(service: str) -> list[str]:
+    """Return the command by which the container of a service says that it is well."""
+    instructions = _instructions(_dockerfile(service))
+    health = next(value for name, value in instructions if name == "HEALTHCHECK")
+    check: list[str] = json.loads(health.partition("CMD ")[2])
+    return check
 
 
 def _migrate(env: dict[str, str]) -> None:
@@ -223,34 +240,41 @@ def test_the_command_of_the_migration_container_makes_the_tables(container: dict
 
 def test_the_command_of_the_api_container_serves(container: dict[str, str], tmp_path: Path) -> None:
     _migrate(container)
-    url = f"http://127.0.0.1:{container['LETHE_PORT']}/readyz"
+    base = f"http://127.0.0.1:{container['LETHE_PORT']}"
+    check = " ".join(_health_check("api")[2:]).replace("http://127.0.0.1:8321", base)
 
-    def ready() -> bool:
-        try:
-            return httpx.get(url).status_code == 200
-        except httpx.TransportError:
-            return False
+    def is_well() -> bool:
+        done = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True)
+        return done.returncode == 0
 
     log = tmp_path / "api.log"
-    with _running(_command(_dockerfile("api")), container, log):
-        _until(ready, log)
+    with _running(_command(_dockerfile("api")), container, log) as process:
+        assert _comes_to(is_well, process), log.read_text()
+        ready = httpx.get(f"{base}/readyz", timeout=20)
+        assert (ready.status_code, ready.json()["status"]) == (200, "ok"), ready.text
+        assert "/v1/deletion-requests" in httpx.get(f"{base}/openapi.json").json()["paths"]
+    assert not is_well()
 
 
 def test_the_command_of_the_worker_container_takes_jobs(
     container: dict[str, str], tmp_path: Path
 ) -> None:
     _migrate(container)
+    check = _health_check("worker")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{container['PATH']}"
+    env = {**container, "PATH": path, "HOSTNAME": socket.gethostname()}
+
+    def is_well() -> bool:
+        done = subprocess.run(check, env=env, cwd="/", check=False, capture_output=True)
+        return done.returncode == 0 and b"pong" in done.stdout
+
     log = tmp_path / "worker.log"
-    with _running(_command(_dockerfile("worker")), container, log):
-        health = next(
-            value for name, value in _instructions(_dockerfile("worker")) if name == "HEALTHCHECK"
+    with _running(_command(_dockerfile("worker")), container, log) as process:
+        assert _comes_to(is_well, process), log.read_text()
+        queue = Queue(container["LETHE_REDIS_URL"])
+        queue.dispatch("job_that_is_nowhere")
+        queue.close()
+        ended = re.compile(rf"Task {re.escape(TASK)}\[[^]]*\] succeeded")
+        assert _comes_to(lambda: ended.search(log.read_text()) is not None, process), (
+            log.read_text()
         )
-        check: list[str] = json.loads(health.partition("CMD ")[2])
-        path = f"{Path(sys.executable).parent}{os.pathsep}{container['PATH']}"
-        env = {**container, "PATH": path, "HOSTNAME": socket.gethostname()}
-
-        def answers() -> bool:
-            done = subprocess.run(check, env=env, cwd="/", check=False, capture_output=True)
-            return done.returncode == 0 and b"pong" in done.stdout
-
-        _until(answers, log)

@@ -20,6 +20,7 @@ from app.jobs.reaper import Reaper
 from app.ledger.tree_head import Signer
 
 T = TypeVar("T")
+_PARTING_SECONDS = 2.0
 log = structlog.get_logger(__name__)
 
 
@@ -73,23 +74,31 @@ class Context:
         first.
 
         Raises:
-            OperationalError: the database stayed away for as long as a lease lasts.
+            OperationalError: the database stayed away for as long as a lease lasts, or for two
+                seconds where this process has been told to end: the reaper then ends the attempt.
         """
-        deadline = time.monotonic() + self.settings.lease_seconds
+        began = time.monotonic()
         pause = 0.05
         while True:
             try:
                 with self.database.transaction() as session:
                     return work(session)
             except (OperationalError, InterfaceError) as error:
-                if time.monotonic() + pause > deadline:
+                if time.monotonic() + pause > began + self._patience:
                     raise
                 log.warning("database_unavailable", error=type(error.orig).__name__)
             except DBAPIError as error:
-                if not error.connection_invalidated or time.monotonic() + pause > deadline:
+                late = time.monotonic() + pause > began + self._patience
+                if late or not error.connection_invalidated:
                     raise
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for a database that is away."""
+        lease = self.settings.lease_seconds
+        return min(lease, _PARTING_SECONDS) if self.stopping.is_set() else lease
 
     def close(self) -> None:
         """Close connections."""

@@ -21,7 +21,7 @@ class Heartbeat:
     """A thread that renews ``lease`` every ``interval`` seconds; a context manager.
 
     A worker that cannot reach the database counts the seconds itself, so that it stops working by
-    the time that another one may begin.
+    the time that another one may begin, also where a renewal hangs in the network.
     """
 
     def __init__(self, database: Database, lease: Lease, interval: float) -> None:
@@ -46,7 +46,8 @@ class Heartbeat:
             LeaseLost: the job is another worker's by now, or may soon be.
             CancelRequested: somebody asked for the job to be cancelled.
         """
-        if self._lost.is_set():
+        overdue = time.monotonic() - self._renewed > self._lease.seconds
+        if overdue or self._lost.is_set():
             raise LeaseLost(f"The lease of job {self._lease.job_id} could not be renewed in time.")
         if self._cancelled.is_set():
             raise CancelRequested(f"Job {self._lease.job_id} is to be cancelled.")
@@ -81,8 +82,6 @@ class Heartbeat:
         except SQLAlchemyError as error:
             log.warning("heartbeat_missed", error=type(error).__name__)
             self._progress = self._progress or progress
-            if time.monotonic() - self._renewed > self._lease.seconds:
-                self._lost.set()
         else:
             self._renewed = began
             if asked:

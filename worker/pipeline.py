@@ -9,8 +9,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.core.errors import Problem
 from app.core.logs import job_context
-from app.core.storage import StorageFull
+from app.core.storage import room
 from app.jobs import endings
 from app.jobs import lease as leases
 from app.jobs.errors import CancelRequested, LeaseLost
@@ -53,24 +54,27 @@ def run_job(context: Context, job_id: str) -> None:
             return
         log.info("job_claimed", token=lease.token)
         _work(context, lease)
-    context.reaper.announce()
+    if not context.stopping.is_set():  # what we announced now, we might be sent ourselves
+        context.reaper.announce()
 
 
 def _work(context: Context, lease: Lease) -> None:
     """Run a claimed job; whatever happens, the row says it afterwards or the reaper will."""
     with Heartbeat(context.database, lease, context.settings.heartbeat_seconds) as heartbeat:
         try:
-            _attempt(context, lease, heartbeat)
+            with room():
+                _attempt(context, lease, heartbeat)
         except LeaseLost:
             log.warning("lease_lost", token=lease.token)
         except CancelRequested:
             _end(context, lease, partial(endings.cancel, reason="cancelled by request"))
         except Stopping:
             _end(context, lease, _put_back)
-        except StorageFull as error:
-            _end(context, lease, partial(endings.fail, code="storage_full", message=error.detail))
         except (TrainerRefused, CheckpointDamaged) as error:
             _end(context, lease, partial(endings.fail, code=error.code, message=str(error)))
+        except Problem as error:  # a person has to do what its sentence says
+            code = error.slug.replace("-", "_")
+            _end(context, lease, partial(endings.fail, code=code, message=error.detail))
         except TrainerCrashed as error:
             _end(context, lease, partial(endings.give_back, outcome="crashed", reason=str(error)))
         except Exception as error:  # whatever broke, another attempt may get through
@@ -130,6 +134,7 @@ def _attempt(context: Context, lease: Lease, heartbeat: Heartbeat) -> None:
         places.state,
         threads=context.settings.threads,
         cache=context.settings.cache,
+        save_every=context.settings.save_seconds,
         report=heartbeat.report,
         check=check,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.core.storage import Storage, room
+from app.core.storage import Storage
 from app.datasets.tables import Dataset
 from app.deletions import lineage, methods
 from app.deletions.lineage import Pairs
@@ -129,13 +129,9 @@ def prepare(context: Context, lease: Lease, assignment: Assignment) -> Places:
     """Make the attempt's folders, fetch what the run reads, and write its spec.
 
     Raises:
-        StorageFull: the work folder has no room.
+        ObjectMissing: the storage lacks manifest or checkpoint.
+        OSError: the work folder has no room, or may not be written.
     """
-    with room():
-        return _prepare(context, lease, assignment)
-
-
-def _prepare(context: Context, lease: Lease, assignment: Assignment) -> Places:
     home = context.settings.work / assignment.job_id
     places = Places(home / f"attempt-{lease.token}", home / f"state-{assignment.fingerprint[:16]}")
     places.workdir.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""What worker and trainer say to one another: files in the attempt's folder, progress lines, exit codes.
+"""What worker and trainer say to one another: files in the attempt's folder, lines, exit codes.
 
-The worker writes ``spec.json`` (the engine's RunSpec). The trainer writes progress as one JSON
-object a line to its standard output and, at its end, ``result.json`` or ``failure.json`` (``code``,
-``message``).
+The worker writes ``spec.json`` (the engine's RunSpec). The trainer writes JSON objects to its
+standard output, one a line: progress, and at the end of a run that cannot succeed ``{"failure":
+{"code": ..., "message": ...}}``, which a full disk must not keep back. At the end of one that did it
+leaves ``result.json``.
 """
 
 import os
@@ -10,16 +11,16 @@ from pathlib import Path
 
 SPEC = "spec.json"
 RESULT = "result.json"
-FAILURE = "failure.json"
 OUT = "out"
 LOG = "trainer.log"
 CHECKPOINT = "checkpoint"
+FAILURE = "failure"
 
 SUCCEEDED = 0
 REFUSED = 10
-"""The engine says that the run cannot succeed: trying again would end in the same way."""
+"""The run cannot succeed: trying again would end in the same way."""
 STOPPED = 11
-"""The trainer was asked to stop, and left its state for the next attempt."""
+"""The trainer was asked to stop; the state that it has saved is the next attempt's."""
 
 
 def write_atomically(path: Path, content: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 from worker import protocol
 
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 2.0
+_READ_SECONDS = 10.0
 _TAIL_BYTES = 2000
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,10 +25,10 @@ Check = Callable[[], None]
 
 
 class TrainerRefused(Exception):
-    """The engine ended the run for a reason that another attempt would meet again.
+    """The run ended for a reason that another attempt would meet again.
 
     Attributes:
-        code: the engine's stable code, such as ``data_error``.
+        code: a stable code, such as ``data_error``; see `worker.failures` for those not the engine's.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -36,11 +37,18 @@ class TrainerRefused(Exception):
 
 
 class TrainerCrashed(Exception):
-    """The trainer ended without a word: killed, out of memory, or by an error that nobody foresaw."""
+    """The trainer ended without a word: killed, out of memory, or by an error that may pass."""
 
 
 def run_trainer(
-    workdir: Path, state: Path, *, threads: int, cache: Path, report: Report, check: Check
+    workdir: Path,
+    state: Path,
+    *,
+    threads: int,
+    cache: Path,
+    save_every: float,
+    report: Report,
+    check: Check,
 ) -> dict[str, Any]:
     """Run the trainer on ``workdir`` until it ends; returns its result.
 
@@ -49,28 +57,54 @@ def run_trainer(
         state: folder that the attempts of a job share.
         threads: threads that the trainer's libraries may use.
         cache: folder that runs share, for what the trainer may keep between them.
+        save_every: least seconds between two saves of the state.
         report: receives progress.
         check: called often; what it raises ends the trainer and is passed on.
 
     Raises:
         TrainerRefused, TrainerCrashed
     """
-    with _started(workdir, state, threads, cache) as trainer:
-        reader = threading.Thread(target=_pass_on, args=(trainer, report), daemon=True)
+    saving = ["--state", str(state), "--save-every", str(save_every)]
+    with _started(workdir, saving, threads, cache) as trainer:
+        reader = _Reader(trainer, report)
         reader.start()
         while trainer.poll() is None:
             check()
             with suppress(subprocess.TimeoutExpired):
                 trainer.wait(_POLL_SECONDS)
-        reader.join(_GRACE_SECONDS)
-    return _outcome(trainer.returncode, workdir)
+        reader.join(_READ_SECONDS)
+    return _outcome(trainer.returncode, reader.failure, workdir)
+
+
+class _Reader(threading.Thread):
+    """Reads what the trainer says: passes progress on and keeps the reason of a failure."""
+
+    def __init__(self, trainer: subprocess.Popen[str], report: Report) -> None:
+        super().__init__(name="trainer", daemon=True)
+        self._said = trainer.stdout
+        self._report = report
+        self.failure: Mapping[str, str] | None = None
+
+    def run(self) -> None:
+        """Read until the trainer ends."""
+        with suppress(ValueError, OSError):  # the pipe is closed while we read
+            for line in self._said or ():
+                with suppress(json.JSONDecodeError):
+                    self._take(json.loads(line))
+
+    def _take(self, said: Mapping[str, Any]) -> None:
+        failure = said.get(protocol.FAILURE)
+        if failure is None:
+            self._report(said)
+        else:
+            self.failure = failure
 
 
 @contextmanager
 def _started(
-    workdir: Path, state: Path, threads: int, cache: Path
+    workdir: Path, saving: Sequence[str], threads: int, cache: Path
 ) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "worker.trainer", str(workdir), "--state", str(state)]
+    command = [sys.executable, "-m", "worker.trainer", str(workdir), *saving]
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {
         **os.environ,
@@ -96,7 +130,7 @@ def _started(
 
 
 def _end(trainer: subprocess.Popen[str]) -> None:
-    """End the whole group: first asked, so that state is saved, then killed."""
+    """End the whole group: first asked, then killed, as it does not listen inside a library's call."""
     if trainer.poll() is None:
         _signal(trainer, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -116,23 +150,13 @@ def _signal(trainer: subprocess.Popen[str], number: signal.Signals) -> None:
         os.killpg(trainer.pid, number)
 
 
-def _pass_on(trainer: subprocess.Popen[str], report: Report) -> None:
-    if trainer.stdout is None:
-        return
-    with suppress(ValueError, OSError):  # the pipe is closed while we read
-        for line in trainer.stdout:
-            with suppress(json.JSONDecodeError):
-                report(json.loads(line))
-
-
-def _outcome(status: int, workdir: Path) -> dict[str, Any]:
-    result, failure = workdir / protocol.RESULT, workdir / protocol.FAILURE
+def _outcome(status: int, failure: Mapping[str, str] | None, workdir: Path) -> dict[str, Any]:
+    result = workdir / protocol.RESULT
     if status == protocol.SUCCEEDED and result.exists():
         content: dict[str, Any] = json.loads(result.read_text("utf-8"))
         return content
-    if status == protocol.REFUSED and failure.exists():
-        reason = json.loads(failure.read_text("utf-8"))
-        raise TrainerRefused(reason["code"], reason["message"])
+    if status == protocol.REFUSED and failure is not None:
+        raise TrainerRefused(failure["code"], failure["message"])
     raise TrainerCrashed(f"the trainer ended by {_named(status)}{_last_words(workdir)}")
 
 

@@ -38,7 +38,8 @@ class Ticker:
 
     def _run(self) -> None:
         rounds = 0
-        while True:
+        # A process that is told to end takes no job: it announces none either.
+        while not self._context.stopping.is_set():
             self._tick(sweep=rounds % _SWEEP_EVERY == 0)
             rounds += 1
             if self._stop.wait(self._pause):

@@ -2,7 +2,8 @@
 
 ``python -m worker.trainer WORKDIR --state DIR`` reads ``WORKDIR/spec.json``; `worker.protocol` says
 what it writes. It ends at once when its standard input ends, which is what the kernel does when its
-worker dies, and it stops with its state saved on SIGTERM.
+worker dies, and on SIGTERM. Nothing is lost by that: the engine saves its state as it goes, and a
+file is there whole or not at all.
 """
 
 import argparse
@@ -21,24 +22,9 @@ from typing import TYPE_CHECKING, TextIO
 from worker import protocol
 
 if TYPE_CHECKING:
-    from engine.spec import Progress, RunSpec
+    from engine.spec import Progress, RunResult, RunSpec
 
 _LOCK_SECONDS = 60.0
-
-
-class _Stop:
-    """Asks the engine to stop once SIGTERM has come."""
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def check(self) -> None:
-        from engine.errors import Cancelled
-
-        if self._asked.is_set():
-            raise Cancelled("the worker asked the run to stop")
 
 
 def main() -> int:
@@ -50,30 +36,52 @@ def main() -> int:
     parser.add_argument(
         "--state", type=Path, required=True, help="folder that attempts of a job share"
     )
+    parser.add_argument(
+        "--save-every", type=float, required=True, help="least seconds between saves of the state"
+    )
     arguments = parser.parse_args()
-    report = _progress_to(_take_stdout())
+    signal.signal(signal.SIGTERM, _stop)
+    out = _take_stdout()
     threading.Thread(target=_die_with_worker, daemon=True).start()
-    with _alone(arguments.state):
-        return _run(arguments.workdir, arguments.state, report)
+    return _run(arguments, out)
 
 
-def _run(workdir: Path, state: Path, report: "Callable[[Progress], None]") -> int:
-    stop = _Stop()
-    from engine.errors import Cancelled, EngineError
+def _run(arguments: argparse.Namespace, out: TextIO) -> int:
+    # Before all else: without it no error can be told from another.
+    from worker import failures
+
+    try:
+        with _alone(arguments.state):
+            result = _result(arguments, _progress_to(out))
+            text = result.model_dump_json()
+            protocol.write_atomically(arguments.workdir / protocol.RESULT, text)
+    except Exception as error:
+        reason = failures.reason(error)
+        if reason is None:
+            raise
+        code, message = reason
+        _write_line(out, json.dumps({protocol.FAILURE: {"code": code, "message": message}}))
+        return protocol.REFUSED
+    return protocol.SUCCEEDED
+
+
+def _result(arguments: argparse.Namespace, report: "Callable[[Progress], None]") -> "RunResult":
     from engine.run import run
     from engine.spec import RunSpec
 
-    try:
-        spec = _on_device(RunSpec.model_validate_json((workdir / protocol.SPEC).read_text("utf-8")))
-        result = run(spec, workdir / protocol.OUT, state=state, on_progress=report, control=stop)
-    except Cancelled:
-        return protocol.STOPPED
-    except EngineError as error:
-        failure = {"code": error.code, "message": str(error)}
-        protocol.write_atomically(workdir / protocol.FAILURE, json.dumps(failure))
-        return protocol.REFUSED
-    protocol.write_atomically(workdir / protocol.RESULT, result.model_dump_json())
-    return protocol.SUCCEEDED
+    given = (arguments.workdir / protocol.SPEC).read_text("utf-8")
+    return run(
+        _on_device(RunSpec.model_validate_json(given)),
+        arguments.workdir / protocol.OUT,
+        state=arguments.state,
+        on_progress=report,
+        save_every=arguments.save_every,
+    )
+
+
+def _stop(*_: object) -> None:
+    """Leave by an exception, so that what was begun beside the state is cleared away."""
+    sys.exit(protocol.STOPPED)
 
 
 def _on_device(spec: "RunSpec") -> "RunSpec":
@@ -85,18 +93,19 @@ def _on_device(spec: "RunSpec") -> "RunSpec":
 
 
 def _take_stdout() -> TextIO:
-    """Keep standard output for progress; what libraries print goes to standard error."""
+    """Keep standard output for the worker; what libraries print goes to standard error."""
     kept = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return kept
 
 
 def _progress_to(out: TextIO) -> "Callable[[Progress], None]":
-    def report(progress: "Progress") -> None:
-        out.write(progress.model_dump_json() + "\n")
-        out.flush()
+    return lambda progress: _write_line(out, progress.model_dump_json())
 
-    return report
+
+def _write_line(out: TextIO, line: str) -> None:
+    out.write(line + "\n")
+    out.flush()
 
 
 def _die_with_worker() -> None:

@@ -5,13 +5,13 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.auth.errors import MissingScope, NotAuthenticated, UnknownScope
@@ -29,11 +29,12 @@ _MOST_CACHED = 10_000
 
 @dataclass(frozen=True)
 class Caller:
-    """The token that a request came with."""
+    """The token that a request came with; it ends at ``expires_time``, if it ever does."""
 
     token_id: str
     name: str
     scopes: frozenset[str]
+    expires_time: datetime | None = None
 
     def may(self, scope: str) -> bool:
         """Say whether the caller has ``scope``; ``admin`` has all."""
@@ -53,10 +54,14 @@ class CallerCache:
         return caller if time.monotonic() < until else None
 
     def put(self, digest: bytes, caller: Caller) -> None:
-        """Remember ``caller`` for a few seconds."""
+        """Remember ``caller`` for a few seconds, but not past the end of its token."""
         if len(self._known) >= _MOST_CACHED:
             self._known.clear()
-        self._known[digest] = (time.monotonic() + self.seconds, caller)
+        seconds = self.seconds
+        if caller.expires_time is not None:
+            left = caller.expires_time - datetime.now(UTC)
+            seconds = min(seconds, left.total_seconds())
+        self._known[digest] = (time.monotonic() + seconds, caller)
 
 
 def create_token(
@@ -96,23 +101,35 @@ def revoke_token(session: Session, token_id: str) -> bool:
 
 def verify(session: Session, secret: str) -> Caller | None:
     """Return the caller whose secret this is, or None if no valid token has it."""
-    return _find(session, _digest(secret))
+    try:
+        return _find(session, _digest(secret))
+    except NotAuthenticated:
+        return None
 
 
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _find(session: Session, digest: bytes) -> Caller | None:
-    # Secrets have 256 bits of chance, so looking their digest up leaks nothing worth having.
-    token = session.scalar(
-        select(Token).where(
-            Token.secret_sha256 == digest,
-            Token.revoked_time.is_(None),
-            or_(Token.expires_time.is_(None), Token.expires_time > func.now()),
+def _find(session: Session, digest: bytes) -> Caller:
+    # Secrets have 256 bits of chance, so looking their digest up leaks nothing worth having; and
+    # only who holds the secret learns what became of its token.
+    query = select(Token, func.now()).where(Token.secret_sha256 == digest)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise NotAuthenticated("The token is unknown.")
+    token, now = found
+    if token.revoked_time is not None:
+        raise NotAuthenticated(
+            f"The token {token.token_id} was revoked at {_utc(token.revoked_time)}."
         )
-    )
-    return None if token is None else Caller(token.token_id, token.name, frozenset(token.scopes))
+    if token.expires_time is not None and token.expires_time <= now:
+        raise NotAuthenticated(f"The token {token.token_id} ran out at {_utc(token.expires_time)}.")
+    return Caller(token.token_id, token.name, frozenset(token.scopes), token.expires_time)
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 _bearer = HTTPBearer(
@@ -126,8 +143,10 @@ async def _authenticated(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
-    if credentials is None or not credentials.credentials.startswith(PREFIX):
+    if credentials is None:
         raise NotAuthenticated
+    if not credentials.credentials.startswith(PREFIX):
+        raise NotAuthenticated(f"The token is none of this service's, which begin with {PREFIX}.")
     digest = _digest(credentials.credentials)
     cache: CallerCache = request.app.state.callers
     caller = cache.get(digest)
@@ -139,10 +158,7 @@ async def _authenticated(
 
 def _look_up(database: Database, digest: bytes) -> Caller:
     with database.transaction() as session:
-        caller = _find(session, digest)
-    if caller is None:
-        raise NotAuthenticated
-    return caller
+        return _find(session, digest)
 
 
 CallerDep = Annotated[Caller, Depends(_authenticated)]
@@ -163,7 +179,8 @@ def require(scope: str) -> Callable[..., Coroutine[Any, Any, Caller]]:
         if not caller.may(scope):
             raise MissingScope(
                 f"This needs a token with the scope {scope}; {caller.token_id} has "
-                f"{', '.join(sorted(caller.scopes))}."
+                f"{', '.join(sorted(caller.scopes))}.",
+                scope,
             )
         return caller
 

@@ -17,6 +17,8 @@ _HOOKS = "after_commit"
 _FINALE = "finale"
 # Statements are written so that any plan but a generic one only costs planning.
 _GENERIC_PLANS = "-c plan_cache_mode=force_generic_plan"
+# A host that fell silent is given up after seconds, not after the quarter of an hour of TCP's own.
+_NETWORK = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
 
 
 class Database:
@@ -34,7 +36,7 @@ class Database:
             max_overflow=20,
             pool_pre_ping=True,
             pool_timeout=10,
-            connect_args={"options": f"{_options_of(self.url)} {_GENERIC_PLANS}"},
+            connect_args={"options": f"{_options_of(self.url)} {_GENERIC_PLANS}", **_NETWORK},
             hide_parameters=True,  # errors are logged, and parameters are ids of pairs
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)

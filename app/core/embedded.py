@@ -101,9 +101,11 @@ class PostgresServer(ServerProcess):
         pgdata = self._home / "postgres"
         if not (pgdata / "PG_VERSION").exists():
             self._initialise(binaries, pgdata)
-        # The lock says that no process of an earlier server is left, so its process id is stale.
-        (pgdata / "postmaster.pid").unlink(missing_ok=True)
         self._sockets = self._socket_folder()
+        # Our lock says that no process of an earlier server is left, so what names one is stale;
+        # after a crash of the machine its process id may be another process's by now.
+        for stale in (pgdata / "postmaster.pid", self._sockets / f"{_SOCKET_NAME}.lock"):
+            stale.unlink(missing_ok=True)
         options = [f"--{name}={value}" for name, value in self.options.items()]
         places = ["-D", str(pgdata), "-k", str(self._sockets), "--listen_addresses="]
         return [str(binaries / "postgres"), *places, *options]

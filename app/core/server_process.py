@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -25,7 +25,7 @@ from app.core.server_account import Account, EmbeddedServerError
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
-_LOCK_SECONDS = 15.0
+_LOCK_SECONDS = 25.0  # longer than the supervisor of an earlier server is patient
 
 
 class ServerProcess(ABC):
@@ -88,14 +88,11 @@ class ServerProcess(ABC):
             EmbeddedServerError: it did not answer, or its data is in use by another process.
         """
         self.stop()  # what is left of one that crashed
-        lock = _lock(self.data_dir / f"{self.name}.lock")
         try:
-            self._launch(lock, self._prepare())
-        finally:
-            os.close(lock)
-        try:
+            with _locked(self.data_dir / f"{self.name}.lock") as lock:
+                self._launch(lock, self._prepare())
             self._wait()
-        except BaseException:
+        except BaseException:  # Ctrl-C may come at any moment
             self.stop()
             raise
 
@@ -121,7 +118,6 @@ class ServerProcess(ABC):
         )
         line = self._supervisor.stdout.readline() if self._supervisor.stdout else ""
         if not line:
-            self.stop()
             raise self._failure("could not be started")
         self.pid = int(line)
 
@@ -178,20 +174,27 @@ class ServerProcess(ABC):
                 path.unlink(missing_ok=True)
 
 
-def _lock(path: Path) -> int:
-    """Return a descriptor that holds the server's lock, once an earlier server has ended."""
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Give a descriptor that holds the server's lock, once an earlier server has ended."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    try:
+        while not _taken(descriptor):
             if time.monotonic() > end:
-                os.close(descriptor)
                 raise EmbeddedServerError(
                     f"Another process uses the data below {path.parent}: stop it, or choose "
                     "another data directory (LETHE_DATA_DIR)."
-                ) from None
+                )
             time.sleep(0.1)
-        else:
-            return descriptor
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -54,7 +54,9 @@ class Settings(BaseSettings):
         default="info", description="Least severity that is logged."
     )
     max_body_bytes: int = Field(
-        default=64 * 2**20, description="Largest JSON body, in bytes.", ge=1024
+        default=64 * 2**20,
+        description="Largest JSON body of a deletion request, in bytes; others may have 1 MiB.",
+        ge=1024,
     )
     max_manifest_bytes: int = Field(
         default=16 * 2**30, description="Largest pair manifest, in bytes.", ge=1024
@@ -76,9 +78,16 @@ class Settings(BaseSettings):
         description="A queued job that nobody claimed is announced again after so long.",
     )
     max_attempts: int = Field(default=3, ge=1, description="Attempts of a job before it fails.")
+    save_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="Least time between two saves of a training's state; another attempt goes on from the last one.",
+    )
     threads: int = Field(default=1, ge=1, description="Threads of a trainer.")
     device: str = Field(
-        default="auto", description="Device of a trainer: auto, cpu, cuda, cuda:0 ..."
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+        description="Device of a trainer: auto, cpu, cuda, cuda:0 ...",
     )
 
     @property

@@ -14,18 +14,27 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 from uuid import uuid4
 
+import structlog
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from app.core.errors import Problem, Unavailable
 
+log = structlog.get_logger(__name__)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EFBIG}
 
 
 class StorageFull(Problem):
     """The storage has no room; what was written for this request or job is removed again."""
 
     status, slug, title = 507, "storage-full", "The storage is full"
+
+
+class StorageRefused(Unavailable):
+    """The service may not write where the storage is; what was begun is removed again."""
+
+    slug, title = "storage-refused", "The storage cannot be written"
 
 
 class ObjectMissing(Unavailable):
@@ -89,7 +98,7 @@ class Storage:
             for key in files:
                 _place(Path(self._path(f"{staging}/{key}")), Path(self._path(key)))
         finally:
-            self.delete(staging)
+            self._clear(staging)
 
     def _put_each(self, files: dict[str, Path]) -> None:
         added: list[str] = []
@@ -100,7 +109,7 @@ class Storage:
                     self.put_file(file, key)
         except BaseException:
             for key in added:
-                self.delete(key)
+                self._clear(key)
             raise
 
     def get_directory(self, prefix: str, local: Path) -> None:
@@ -172,6 +181,13 @@ class Storage:
             self._fs.pipe_file(self._path(key), b"ready")
         self.delete(key)
 
+    def _clear(self, prefix: str) -> None:
+        """Remove what was begun; what cannot be removed must not hide why it was given up."""
+        try:
+            self.delete(prefix)
+        except OSError as error:
+            log.warning("leftovers_in_storage", prefix=prefix, error=type(error).__name__)
+
     def _path(self, key: str) -> str:
         parts = key.split("/")
         if not key or "\\" in key or "\0" in key or any(part in {"", ".", ".."} for part in parts):
@@ -181,7 +197,12 @@ class Storage:
 
 @contextmanager
 def room() -> Iterator[None]:
-    """Turn "no space left on device" and "over quota" into `StorageFull`."""
+    """Turn what the operating system says about a disk into a problem with what to do.
+
+    Raises:
+        StorageFull: no space is left, or a quota is used up.
+        StorageRefused: permissions, a read-only disk, or a limit forbid it.
+    """
     try:
         yield
     except OSError as error:
@@ -189,6 +210,12 @@ def room() -> Iterator[None]:
             raise StorageFull(
                 "The storage has no room for this. What was written is removed again; free some "
                 "space, then try again."
+            ) from error
+        if error.errno in _REFUSED or isinstance(error, PermissionError):
+            log.warning("storage_refused", error=str(error))  # paths are the operator's matter
+            raise StorageRefused(
+                f"The storage refused to be written or read ({error.strerror or error}). Give the "
+                "service the right to do it, then try again."
             ) from error
         raise
 

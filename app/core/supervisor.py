@@ -23,18 +23,25 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE_SECONDS = 20.0
+_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
-def _die_with_parent(stop_signal: int) -> Callable[[], None]:
-    """Return what the child runs before exec, so that it gets the signal when we are killed."""
-    if sys.platform != "linux":
-        return lambda: None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
+def _as_child(stop_signal: int) -> Callable[[], None]:
+    """Return what the child runs before exec.
 
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
+    It gets the signal when we are killed, and hears those that we ignore: what is ignored stays so
+    across exec, and a server that is still starting would miss the order to stop.
+    """
+    linux = sys.platform == "linux"
+    prctl = ctypes.CDLL(None, use_errno=True).prctl if linux else None
 
-    return ask
+    def become() -> None:
+        for ignored in _IGNORED:
+            signal.signal(ignored, signal.SIG_DFL)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
+
+    return become
 
 
 def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -53,7 +60,7 @@ def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
             umask=0o077,
             # Every process of the server holds the lock: it is free only when all have ended.
             pass_fds=(order["lock"],),
-            preexec_fn=_die_with_parent(order["stop_signal"]),  # noqa: PLW1509 - no thread yet
+            preexec_fn=_as_child(order["stop_signal"]),  # noqa: PLW1509 - no thread yet
             **account,
         )
 
@@ -82,7 +89,7 @@ def _remove(path: str) -> None:
 def main() -> int:
     """Run the server that the first argument names until it or its owner ends."""
     order: dict[str, Any] = json.loads(sys.argv[1])
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    for ignored in _IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
     server = _start(order)
     sys.stdout.write(f"{server.pid}\n")

@@ -75,14 +75,15 @@ def size(session: Session) -> int:
 def range_hashes(session: Session, ranges: Sequence[merkle.Range]) -> list[bytes]:
     """Return the hash of each range of leaves, with one query for all of them."""
     wanted = [merkle.complete_subtrees(leaves) for leaves in ranges]
-    found = _nodes(session, [node for nodes in wanted for node in nodes])
+    found = nodes(session, [node for subtrees in wanted for node in subtrees])
     try:
-        return [merkle.fold([found[node] for node in nodes]) for nodes in wanted]
+        return [merkle.fold([found[node] for node in subtrees]) for subtrees in wanted]
     except KeyError as error:
         raise LogCorrupt(f"The log lacks the node (level, position) = {error}.") from error
 
 
-def _nodes(session: Session, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+def nodes(session: Session, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+    """Return the stored hashes of complete subtrees by (level, position), as far as they are there."""
     if not wanted:
         return {}
     levels, positions = zip(*wanted, strict=True)

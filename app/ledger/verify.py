@@ -24,6 +24,7 @@ __all__ = [
     "VerificationReport",
     "format_report",
     "load_bundle",
+    "read_head",
     "verify_certificate",
     "verify_files",
 ]
@@ -132,12 +133,12 @@ def verify_files(
     Args:
         certificate: JSON file as the service gave it.
         public_key: PEM file of the log's public key.
-        older_head: a tree head: a signed note, or the JSON of ``/v1/ledger/head``.
+        older_head: a tree head; see `read_head`.
 
     Raises:
         CertificateError: a file cannot be read, or is not what it should be.
     """
-    older = None if older_head is None else _note_of(_read(older_head))
+    older = None if older_head is None else read_head(older_head)
     return verify_certificate(load_bundle(_read(certificate)), _read(public_key), older)
 
 
@@ -167,7 +168,13 @@ def _read(path: Path) -> str:
         raise CertificateError(f"{path} cannot be read: {error}.") from error
 
 
-def _note_of(text: str) -> str:
+def read_head(path: Path) -> str:
+    """Return the signed note in a file: a note, or the JSON of ``/v1/ledger/head``.
+
+    Raises:
+        CertificateError: the file cannot be read, or is not what it should be.
+    """
+    text = _read(path)
     if not text.lstrip().startswith("{"):
         return text
     note = load_bundle(text).get("note")

@@ -1,33 +1,21 @@
 """The command line, run as a user runs it."""
 
 import json
-import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import psycopg
-import pytest
+from sqlalchemy import text
 
 from app.auth.service import verify
 from app.core.db import Database
-from app.core.server_account import pointer_file
-from app.core.settings import Settings
-
-ROOT = Path(__file__).parents[2]
-
-
-def _environment(**settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LETHE_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **settings}
+from app.ledger import log
+from app.ledger.records import RequestWithdrawn
+from app.ledger.tree_head import Signer
+from tests.terminal import environment
 
 
 def _lethe(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +24,7 @@ def _lethe(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]
         check=False,
         capture_output=True,
         text=True,
-        env=_environment(**settings),
+        env=environment(**settings),
         cwd="/",
     )
 
@@ -44,7 +32,7 @@ def _lethe(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]
 def test_help_names_every_command() -> None:
     done = _lethe("--help")
     assert done.returncode == 0
-    for command in ("serve", "demo", "verify", "token", "migrate", "api", "worker"):
+    for command in ("serve", "demo", "verify", "verify-log", "token", "migrate", "api", "worker"):
         assert re.search(rf"\b{command}\b", done.stdout), command
 
 
@@ -55,7 +43,7 @@ def test_help_loads_no_heavy_library() -> None:
         check=True,
         capture_output=True,
         text=True,
-        env=_environment(),
+        env=environment(),
     )
     loaded = set(json.loads(done.stdout))
     assert not loaded & {"fastapi", "sqlalchemy", "celery", "pydantic", "psycopg", "torch"}
@@ -107,120 +95,33 @@ def test_verify_says_what_is_wrong_with_a_file_that_is_no_certificate(tmp_path: 
     assert "NOT VERIFIED" in done.stderr
 
 
-class Served:
-    """A `lethe serve` that runs."""
-
-    def __init__(self, data_dir: Path, log: Path, **settings: str) -> None:
-        self.log = log
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve", "--port", "0"],
-                stdout=output,
-                stderr=output,
-                env=_environment(LETHE_DATA_DIR=str(data_dir), **settings),
-                cwd="/",
-            )
-        self.url = self.expect(r"ready at (\S+)")
-
-    def expect(self, pattern: str, seconds: float = 90) -> str:
-        """Wait until the output matches ``pattern`` and return its group."""
-        end = time.monotonic() + seconds
-        while (found := re.search(pattern, self.log.read_text())) is None:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
-            time.sleep(0.1)
-        return found.group(1) if found.groups() else found.group(0)
-
-    def family(self) -> list[psutil.Process]:
-        """Return every process that it started."""
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def stop(self, how: signal.Signals) -> int:
-        """End it and return its exit status."""
-        self.process.send_signal(how)
-        return self.process.wait(60)
-
-
-@pytest.fixture
-def quiet_end(tmp_path: Path) -> Iterator[list[Served]]:
-    """End whatever a failed test left running, and remove a database that lies elsewhere."""
-    served: list[Served] = []
-    yield served
-    for one in served:
-        if one.process.poll() is None:
-            one.stop(signal.SIGTERM)
-    pointer = pointer_file(tmp_path / "lethe")
-    if pointer.exists():
-        shutil.rmtree(pointer.read_text().strip())
-
-
-def _call(served: Served, token: str, path: str = "/v1/datasets") -> int:
-    headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(f"{served.url}{path}", headers=headers).status_code
-
-
-def test_serve_runs_the_whole_service_on_private_servers(
-    tmp_path: Path, quiet_end: list[Served]
+def test_verify_log_says_whether_the_log_holds_and_what_was_changed(
+    database: Database, database_url: str, tmp_path: Path
 ) -> None:
-    data_dir = tmp_path / "lethe"
-    served = Served(data_dir, tmp_path / "first.log")
-    quiet_end.append(served)
-    token = served.expect(r"Token with every scope: (\S+)")
-    assert _call(served, token) == 200
-    assert _call(served, "lethe_" + "x" * 43) == 401
+    key, kept = tmp_path / "ledger.pem", tmp_path / "head.txt"
+    settings = {
+        "LETHE_DATABASE_URL": database_url,
+        "LETHE_SIGNING_KEY_FILE": str(key),
+        "LETHE_LEDGER_ORIGIN": "lethe.test/log",
+    }
+    missing = _lethe("verify-log", **settings)
+    assert missing.returncode == 2
+    assert "ledger.pem is not there" in missing.stderr
+    assert not key.exists()
 
-    made = _lethe("token", "create", "b", "--scope", "admin", LETHE_DATA_DIR=str(data_dir))
-    assert made.returncode == 0, made.stderr
-    assert _call(served, made.stdout.strip()) == 200
+    signer = Signer.load_or_create(key, "lethe.test/log")
+    with database.transaction() as session:
+        log.append(session, RequestWithdrawn(request_id="req_1"))
+        kept.write_text(log.head(session, signer).note)
+    whole = _lethe("verify-log", "--head", str(kept), **settings)
+    assert whole.returncode == 0, whole.stderr
+    assert "VERIFIED: the log holds. Recomputed from its 1 leaves" in whole.stdout
 
-    family = served.family()
-    assert {"postgres", "redis-server"} <= {process.name() for process in family}
-    api = next(process for process in family if process.cmdline()[1:4] == ["-m", "app.cli", "api"])
-    api.kill()
-    served.expect("The API ended unexpectedly")
-    assert _until_ready(served) == 200
-
-    everything = served.family()
-    assert served.stop(signal.SIGINT) != 0
-    assert not psutil.wait_procs(everything, timeout=30)[1]
-
-    again = Served(data_dir, tmp_path / "second.log")
-    quiet_end.append(again)
-    assert again.expect(r"Token with every scope: (\S+)") == token
-    assert _call(again, token) == 200
-    everything = again.family()
-    again.process.kill()
-    again.process.wait(30)
-    assert not psutil.wait_procs(everything, timeout=60)[1]
-
-
-def _until_ready(served: Served) -> int:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            return httpx.get(f"{served.url}/readyz").status_code
-        except httpx.TransportError:
-            assert time.monotonic() < end
-            time.sleep(0.2)
-
-
-def test_serve_uses_the_servers_that_are_given(
-    settings: Settings, tmp_path: Path, quiet_end: list[Served]
-) -> None:
-    assert settings.database_url is not None
-    assert settings.redis_url is not None
-    storage = tmp_path / "elsewhere"
-    served = Served(
-        tmp_path / "lethe",
-        tmp_path / "serve.log",
-        LETHE_DATABASE_URL=settings.database_url.get_secret_value(),
-        LETHE_REDIS_URL=settings.redis_url.get_secret_value(),
-        LETHE_STORAGE_URL=storage.as_uri(),
-    )
-    quiet_end.append(served)
-    names = {process.name() for process in served.family()}
-    assert not names & {"postgres", "redis-server"}
-    assert "Token with every scope" not in served.log.read_text()
-    assert httpx.get(f"{served.url}/readyz").status_code == 200
-    assert storage.is_dir()
-    assert served.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    with database.transaction() as session:
+        session.execute(text("ALTER TABLE ledger_leaves DISABLE TRIGGER USER"))
+        session.execute(text("GRANT UPDATE ON ledger_leaves TO CURRENT_USER"))
+        session.execute(text("UPDATE ledger_leaves SET body = '{}'"))
+    changed = _lethe("verify-log", **settings)
+    assert changed.returncode == 1
+    assert changed.stdout.startswith("NOT VERIFIED")
+    assert "- Leaf 0 was changed" in changed.stdout

@@ -23,6 +23,7 @@ from app.core.embedded import (
     RedisServer,
     embedded_servers,
 )
+from app.core.server_process import ServerProcess
 
 ROOT = os.geteuid() == 0
 OWNER = """
@@ -102,6 +103,48 @@ def test_no_process_outlives_the_one_that_started_it(data_dir: Path, how: signal
     assert not server_account.pointer_file(data_dir).exists()
 
 
+class StillStarting(ServerProcess):
+    """A server that has not come to listen to signals yet."""
+
+    name = "starting"
+    label = "server that starts"
+    url = ""
+
+    def _prepare(self) -> list[str]:
+        return [sys.executable, "-S", "-c", "import time; time.sleep(300)"]
+
+    def _answers(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_still_starts_hears_the_order_to_stop(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    monkeypatch.setattr(StillStarting, "stop_signal", how)
+    server = StillStarting(data_dir)
+    server.start()
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 10  # its supervisor is patient for twice as long
+
+
+def test_a_start_that_is_interrupted_leaves_nothing_running(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int | None] = []
+
+    def interrupted(self: ServerProcess) -> bool:
+        pids.append(self.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StillStarting, "_answers", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        StillStarting(data_dir).start()
+    assert pids[0] is not None
+    assert _gone(*pids)
+
+
 def test_servers_end_when_their_supervisor_is_killed(data_dir: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells a child of its parent's death")
@@ -126,6 +169,26 @@ def test_data_is_there_after_a_restart(data_dir: Path, crash: bool) -> None:
         _remember(server.url, 2)
     with PostgresServer(data_dir) as again:
         assert _remembered(again.url) == [1, 2]
+
+
+def test_a_process_id_that_is_another_processs_by_now_is_no_obstacle(data_dir: Path) -> None:
+    with PostgresServer(data_dir) as server:
+        _remember(server.url, 1)
+        home, sockets = server._home / "postgres", server._sockets
+        locks = home / "postmaster.pid", sockets / ".s.PGSQL.5432.lock"
+        left = [lock.read_text() for lock in locks]
+        server.kill()
+    account = server_account.server_account()  # PostgreSQL looks at no process but its account's
+    other = subprocess.Popen(["sleep", "300"], user=account.uid if account else None)
+    try:
+        for lock, content in zip(locks, left, strict=True):
+            _, rest = content.split("\n", 1)
+            lock.write_text(f"{other.pid}\n{rest}")  # as after a crash of the machine
+        with PostgresServer(data_dir) as again:
+            assert _remembered(again.url) == [1]
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_redis_keeps_its_url_and_its_queue_when_it_is_killed(data_dir: Path) -> None:

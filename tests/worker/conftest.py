@@ -39,6 +39,7 @@ def original(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         workdir / "state",
         threads=1,
         cache=workdir / "cache",
+        save_every=30,
         report=lambda _: None,
         check=lambda: None,
     )

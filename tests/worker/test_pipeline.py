@@ -18,6 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sqlalchemy import text
 
+from app.ledger.tables import TreeHead
 from tests.worker.worker_world import World, new_world
 from worker import publishing
 from worker.context import Context
@@ -232,6 +233,9 @@ def test_a_worker_that_is_told_to_end_puts_its_job_back_uncounted(
     assert job["status"] == "queued"
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["released"]
     assert _trainers(context) == []
+    with context.database.engine.connect() as connection:
+        told = connection.execute(text("SELECT dispatched_time FROM jobs")).scalar_one()
+    assert told is None  # the next worker announces it at once; this one might take its own message
     run_job(context, job_id)
     assert world.job(job_id)["status"] == "queued"  # a stopping worker takes nothing
 
@@ -265,6 +269,24 @@ def test_a_trainer_that_keeps_dying_fails_the_job_with_the_reason(
     assert job["status"] == "failed"
     assert "SIGKILL" in job["error"]["message"]
     assert world.request(request["request_id"])["status"] == "needs_attention"
+
+
+def test_a_log_that_contradicts_itself_ends_the_job_and_nothing_is_published(
+    world: World, context: Context, original: Path
+) -> None:
+    world.upload(original)
+    request = world.forget("digits-00000")
+    with context.database.transaction() as session:
+        for size in range(1, 20):
+            note = context.signer.sign(size, bytes(32)).note
+            session.add(TreeHead(size=size, root=bytes(32), note=note))
+    job = _run(world, context, _job_of(request))
+    assert job["error"]["code"] == "ledger_corrupt"
+    assert "Compare the database with a backup" in job["error"]["message"]
+    assert len(job["attempts"]) == 1
+    assert world.request(request["request_id"])["status"] == "needs_attention"
+    assert len(world.versions()) == 1
+    assert _checkpoints(context) == 1
 
 
 def test_what_an_ended_job_left_behind_is_swept_away(

@@ -1,24 +1,22 @@
 """Who may call what."""
 
+import hashlib
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.auth import service
 from app.auth.errors import UnknownScope
+from app.auth.tables import Token
 from app.core.db import Database
 
 MakeToken = Callable[..., str]
-
-
-def get(client: TestClient, secret: str | None, path: str = "/v1/models") -> int:
-    headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-    bare = TestClient(client.app, headers=headers)
-    return bare.get(path).status_code
 
 
 def test_secret_is_long_random_and_kept_only_as_a_digest(
@@ -34,15 +32,37 @@ def test_secret_is_long_random_and_kept_only_as_a_digest(
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "Basic abc", "Bearer", "Bearer x", "Bearer lethe_wrong", "bearer  "]
+    ("value", "reason"),
+    [
+        (None, None),
+        ("", None),
+        ("Basic abc", None),
+        ("Bearer", None),
+        ("bearer  ", None),
+        ("Bearer x", "The token is none of this service's, which begin with lethe_."),
+        ("Bearer lethe_wrong", "The token is unknown."),
+    ],
 )
-def test_request_without_a_valid_token_is_401(app: FastAPI, value: str | None) -> None:
+def test_request_without_a_valid_token_is_401_and_says_why(
+    app: FastAPI, value: str | None, reason: str | None
+) -> None:
     headers = {} if value is None else {"Authorization": value}
     with TestClient(app, headers=headers) as client:
-        answer = client.get("/v1/models")
+        refused(client.get("/v1/models"), reason)
+
+
+def refused(answer: httpx.Response, reason: str | None) -> None:
+    """Check an answer to a token that is not accepted, by what RFC 6750 (section 3) asks for."""
     assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert answer.json()["type"].endswith("/unauthorized")
+    assert "lethe token create" in answer.json()["detail"]
+    challenge = answer.headers["WWW-Authenticate"]
+    if reason is None:
+        assert challenge == "Bearer"
+        assert "No bearer token came" in answer.json()["detail"]
+    else:
+        assert challenge == f'Bearer error="invalid_token", error_description="{reason}"'
+        assert answer.json()["detail"].startswith(reason)
 
 
 def test_token_may_do_what_its_scopes_say_and_no_more(
@@ -50,37 +70,67 @@ def test_token_may_do_what_its_scopes_say_and_no_more(
 ) -> None:
     reader = {"Authorization": f"Bearer {make_token('models:read')}"}
     assert client.get("/v1/models", headers=reader).status_code == 200
-    refused = client.post(
+    answer = client.post(
         "/v1/models",
         json={"name": "m", "family": "albef", "task": "retrieval"},
         headers=reader,
     )
-    assert refused.status_code == 403
-    assert refused.json()["type"].endswith("/missing-scope")
-    assert "models:write" in refused.json()["detail"]
+    assert answer.status_code == 403
+    assert answer.json()["type"].endswith("/missing-scope")
+    assert "needs a token with the scope models:write; tok_" in answer.json()["detail"]
+    assert answer.json()["detail"].endswith(" has models:read.")
+    challenge = answer.headers["WWW-Authenticate"]
+    assert challenge == 'Bearer error="insufficient_scope", scope="models:write"'
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json"])
 def test_health_and_documentation_need_no_token(client: TestClient, path: str) -> None:
-    assert get(client, None, path) == 200
+    assert TestClient(client.app).get(path).status_code == 200
 
 
-def test_token_ends_at_its_time_and_when_it_is_revoked(
+def ask(client: TestClient, secret: str) -> httpx.Response:
+    bare = TestClient(client.app, headers={"Authorization": f"Bearer {secret}"})
+    return bare.get("/v1/models")
+
+
+def token_of(database: Database, digest: bytes) -> Token:
+    with database.transaction() as session:
+        return session.scalars(select(Token).where(Token.secret_sha256 == digest)).one()
+
+
+def test_a_token_that_has_run_out_is_401_and_says_since_when(
+    client: TestClient, make_token: MakeToken, database: Database
+) -> None:
+    secret = make_token("models:read", expires=datetime(2026, 3, 1, 12, tzinfo=UTC))
+    token = token_of(database, hashlib.sha256(secret.encode()).digest())
+    refused(ask(client, secret), f"The token {token.token_id} ran out at 2026-03-01T12:00:00Z.")
+
+
+def test_a_token_that_runs_out_is_refused_from_that_moment(
+    client: TestClient, make_token: MakeToken
+) -> None:
+    end = datetime.now(UTC) + timedelta(seconds=3)
+    secret = make_token("models:read", expires=end)
+    assert ask(client, secret).status_code == 200
+    time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds()) + 0.05)
+    assert ask(client, secret).status_code == 401  # though it was known a moment ago
+
+
+def test_a_revoked_token_is_401_and_says_since_when(
     client: TestClient, app: FastAPI, make_token: MakeToken, database: Database
 ) -> None:
-    now = datetime.now(UTC)
-    assert get(client, make_token("models:read", expires=now - timedelta(seconds=1))) == 401
-    secret = make_token("models:read", expires=now + timedelta(hours=1))
-    assert get(client, secret) == 200
+    secret = make_token("models:read", expires=datetime.now(UTC) + timedelta(hours=1))
+    assert ask(client, secret).status_code == 200
+    token = token_of(database, hashlib.sha256(secret.encode()).digest())
     with database.transaction() as session:
-        caller = service.verify(session, secret)
-        assert caller is not None
-        assert service.revoke_token(session, caller.token_id)
-        assert not service.revoke_token(session, caller.token_id)
+        assert service.revoke_token(session, token.token_id)
+        assert not service.revoke_token(session, token.token_id)
         assert not service.revoke_token(session, "tok_none")
-    app.state.callers.seconds = 0.0
     app.state.callers._known.clear()  # as if five seconds had gone by
-    assert get(client, secret) == 401
+    ended = token_of(database, token.secret_sha256).revoked_time
+    assert ended is not None
+    when = f"{ended.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    refused(ask(client, secret), f"The token {token.token_id} was revoked at {when}.")
 
 
 def test_known_token_needs_no_query_for_a_few_seconds_only() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.storage import ObjectMissing, Storage, StorageFull
+from app.core.storage import ObjectMissing, Storage, StorageFull, StorageRefused
 
 
 @pytest.fixture
@@ -107,3 +107,17 @@ def test_full_disk_is_told_when_a_checkpoint_is_fetched(
     storage.put_file(source, "checkpoints/abc/zeros")
     with pytest.raises(StorageFull):
         storage.get_directory("checkpoints/abc", small_disk / "back")
+
+
+def test_a_storage_that_may_not_be_written_says_so_and_keeps_nothing(
+    storage: Storage, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "storage").mkdir()
+    (tmp_path / "storage" / "staging").write_text("a file where a folder is needed")
+    with pytest.raises(StorageRefused, match=r"Not a directory.*Give the service the right"):
+        storage.put_directory(checkpoint, "checkpoints/abc")
+    assert files(tmp_path / "storage") == ["staging"]
+    with pytest.raises(StorageRefused) as refused:
+        storage.put_file(checkpoint / "config.json", "staging/here/config.json")
+    assert refused.value.status == 503
+    assert str(tmp_path) not in refused.value.detail  # callers see it
