@@ -4,20 +4,14 @@ Each run is a process of its own. The original is kept in the work folder, under
 that it depends on.
 """
 
-import hashlib
-import os
-import shutil
 import statistics
-import subprocess
-import sys
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import engine
 from app.demo.data import DemoData, choose, prepare
-from benchmarks.figures import Bar, BenchmarkError, Figure, median_figure
+from benchmarks.figures import Bar, Figure, median_figure
+from benchmarks.runs import CHECKPOINT, RESULT, data_digest, digest, execute
 from engine import DataSpec, RunResult, RunSpec
 
 NAME = "engine"
@@ -25,7 +19,6 @@ SEED = 0
 SHARE = 0.05
 ROUNDS = 2
 FASTER_BAR = Bar("at least", 5)
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
 
 def measure(work: Path) -> list[Figure]:
@@ -38,7 +31,7 @@ def measure(work: Path) -> list[Figure]:
         unlearning = training.model_copy(
             update={
                 "action": "unlearn",
-                "checkpoint": _original(training, work / "originals") / "checkpoint",
+                "checkpoint": _original(training, work / "originals") / CHECKPOINT,
                 "forget": {"request": forget},
             }
         )
@@ -68,51 +61,16 @@ def _original(training: RunSpec, kept: Path) -> Path:
 
     A training that was cut short goes on where it was.
     """
-    folder = kept / _digest(training)
-    if not (folder / "result.json").exists():
-        state = folder / "state"
-        state.mkdir(parents=True, exist_ok=True)
-        _run(training, folder, "--state", str(state))
-        shutil.rmtree(state)
+    data = training.data
+    folder = kept / digest(training, data_digest(data.manifest, data.root))
+    if not (folder / RESULT).exists():
+        execute(training, folder)
     return folder
 
 
-def _digest(training: RunSpec) -> str:
-    """Return a digest of what decides about the original: run, data, engine and its libraries."""
-    found = hashlib.sha256(training.model_dump_json(exclude={"data"}).encode())
-    found.update(training.data.manifest.read_bytes())
-    sources = Path(engine.__file__ or "").parent
-    for source in sorted(sources.rglob("*.py")):
-        found.update(f"{source.relative_to(sources)}\n".encode() + source.read_bytes())
-    found.update(" ".join(version(library) for library in _LIBRARIES).encode())
-    return found.hexdigest()[:32]
-
-
 def _unlearn(spec: RunSpec, method: str, folder: Path) -> RunResult:
-    chosen = spec.model_copy(update={"method": method})
     with TemporaryDirectory(dir=folder) as out:
-        return _run(chosen, Path(out))
-
-
-def _run(spec: RunSpec, out: Path, *options: str) -> RunResult:
-    """Run the engine in a process of its own, on one thread.
-
-    Raises:
-        BenchmarkError: it failed; the sentence quotes what it said.
-    """
-    file = out / "spec.json"
-    file.write_text(spec.model_dump_json(), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "engine", str(file), str(out), *options],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip()[-1500:]
-        raise BenchmarkError(f"the engine's {spec.method or spec.action} run failed: {said}")
-    return RunResult.model_validate_json((out / "result.json").read_bytes())
+        return execute(spec.model_copy(update={"method": method}), Path(out))
 
 
 def _figures(pairs: int, multidelete: list[RunResult], retrain: list[RunResult]) -> list[Figure]:

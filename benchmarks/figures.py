@@ -4,8 +4,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +102,21 @@ def machine() -> dict[str, str]:
     }
 
 
+@cache
+def commit() -> str:
+    """Return the commit of the sources, with a plus sign when files differ from it."""
+    where = ["git", "-C", str(Path(__file__).parent)]
+    found = subprocess.run(
+        [*where, "rev-parse", "HEAD"], check=False, capture_output=True, text=True
+    )
+    if found.returncode:
+        return "unknown"
+    changed = subprocess.run(
+        [*where, "status", "--porcelain"], check=False, capture_output=True, text=True
+    )
+    return found.stdout.strip() + ("+" if changed.stdout else "")
+
+
 def print_figures(figures: Sequence[Figure]) -> None:
     """Print the table, as wide as its content is where nobody watches a terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -125,7 +142,7 @@ def write_figures(path: Path, figures: Sequence[Figure]) -> None:
 def _number(value: float) -> str:
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.2f}"
+    return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def _processor() -> str:

@@ -1,0 +1,169 @@
+"""``lethe bench paper``: the paper's experiments on data that lie in one folder.
+
+Trains an original for each data set and seed, lets every method that applies forget the same pairs,
+and writes results.json, tables.md and plots/. It can be stopped at any moment and goes on with
+--resume: a run is found by a digest of its specification, its data and the code that it uses, and
+is never done twice. The exit status is 0 when every run ended as planned (also where a method does
+not apply), 2 when one failed, 130 when it was stopped.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, get_args
+
+from rich.console import Console
+
+from benchmarks.figures import BenchmarkError
+from benchmarks.paper.data import Amount, prepare
+from benchmarks.paper.display import Display
+from benchmarks.paper.plan import Options, Part, jobs, make_plan
+from benchmarks.paper.presets import PRESETS, Preset
+from benchmarks.paper.report import write_report, write_results
+from benchmarks.paper.results import Results, collect
+from benchmarks.paper.run import RUNS, Bench, locked
+from engine.errors import EngineError
+
+AMOUNTS = ("3.5%", "17%")
+"""The paper deletes 5,000 of Flickr30K: that is 3.5% of its pairs, and 17% of its images."""
+FAILED, STOPPED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None, known: Mapping[str, Preset] = PRESETS) -> int:
+    """Run the command and return the exit status; ``known`` are the data sets that can be named."""
+    parser = _parser(known)
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        if given.report is not None:
+            _tell(write_report(Results.read(given.report), given.out))
+            return 0
+        return _bench(_options(given, known), given)
+    except (BenchmarkError, EngineError) as error:
+        print(f"lethe bench paper: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: --out {given.out} --resume", file=sys.stderr)
+        return STOPPED
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _bench(options: Options, given: argparse.Namespace) -> int:
+    out: Path = given.out.absolute()
+    if (out / RUNS).is_dir() and not given.resume:
+        raise BenchmarkError(
+            f"{out} holds runs of an earlier benchmark; go on with --resume, or name another folder"
+        )
+    console = Console(stderr=True)
+    with locked(out) as lock:
+        data = {
+            name: prepare(options.known[name], given.data, out / "data" / name)
+            for name in options.sources()
+        }
+        cells = make_plan(options, data)
+        bench = Bench(out, jobs(cells), given.jobs, lock.fileno())
+        _announce(console, bench, sum(cell.job is None for cell in cells))
+        try:
+            bench.run(Display(console, len(bench.jobs), len(bench.outcomes)))
+        finally:
+            results = write_results(collect(options, data, cells, bench), out)
+    _tell(write_report(results, out))
+    failed = [job for job in bench.jobs if bench.outcome(job).status in ("failed", "missing")]
+    return FAILED if failed else 0
+
+
+def _announce(console: Console, bench: Bench, refused: int) -> None:
+    console.print(
+        f"{len(bench.jobs)} runs, {len(bench.outcomes)} of them done before; {refused} cells are "
+        "not applicable",
+        highlight=False,
+    )
+
+
+def _tell(files: Sequence[Path]) -> None:
+    for file in files:
+        print(file)
+
+
+def _options(given: argparse.Namespace, known: Mapping[str, Preset]) -> Options:
+    with_files = [name for name, preset in known.items() if preset.path is not None]
+    without = [name for name, preset in known.items() if preset.path is None]
+    return Options(
+        known=known,
+        presets=given.tasks or (without if given.data is None else with_files),
+        amounts=[Amount.parse(text) for text in given.forget or AMOUNTS],
+        seeds=given.seeds,
+        families=given.families or (),
+        rows=given.methods or (),
+        parts=given.parts or get_args(Part),
+        device=_device(given.device),
+        threads=given.threads,
+        references=given.references,
+    )
+
+
+def _device(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lethe bench paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder of runs and results")
+    add("--data", type=Path, help="folder with every data set; none: handwritten digits")
+    add("--tasks", nargs="+", choices=list(known), help="data sets; all that have files")
+    add("--families", nargs="+", metavar="FAMILY", help="architectures; the first of each data set")
+    add("--methods", nargs="+", metavar="METHOD", help="such as multidelete, multidelete-F; all")
+    add("--parts", nargs="+", choices=get_args(Part), help="of the experiments; all")
+    add("--seeds", type=_positive, default=3, help="originals and draws of deleted pairs [3]")
+    add(
+        "--forget",
+        action="append",
+        metavar="AMOUNT",
+        help="pairs, or a percentage of them; can be repeated [3.5%% and 17%%]",
+    )
+    add(
+        "--references",
+        type=int,
+        default=0,
+        metavar="K",
+        help="models trained for the attack on each pair, at least 4; each costs a training and an "
+        "unlearning for every run of the part main [0: no such attack]",
+    )
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ... [auto: cuda where there is one]")
+    add("--threads", type=_positive, default=1, help="of each run [1]")
+    add("--jobs", type=_positive, default=1, help="runs at a time; times are only fair with 1 [1]")
+    add("--resume", action="store_true", help="go on with what is in the folder")
+    add(
+        "--report",
+        type=Path,
+        metavar="RESULTS",
+        help="only write tables and plots of a results.json",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a number above 0 was expected, and {text} came")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

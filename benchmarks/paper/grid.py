@@ -1,0 +1,148 @@
+"""A table of methods by measured quantities, with means over seeds and over data sets."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.paper.plan import FULL
+from benchmarks.paper.results import Column, Json, Mean, Results
+
+TITLES = {
+    "retrain": "Retrain",
+    "finetune": "FineTune",
+    "neggrad": "NegGrad",
+    "dtd": "DtD",
+    "lcodec": "L-codec",
+    "erm_ktp": "Erm-Ktp",
+    "ul": "UL",
+    "multidelete": "MultiDelete",
+    FULL: "Full model",
+}
+"""Names of methods as the paper prints them; others keep their own."""
+ORIGINAL, NOT_APPLICABLE, NOTHING = "Original", "N/A", "-"
+
+Read = Callable[[Json, str], float | None]
+"""(cell, ``before`` or ``after``) to a value."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with what a reader must know to read it."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Return the table as Markdown."""
+        lines = [f"## {self.title}", ""]
+        lines += [self.note, ""] if self.note else []
+        rule = ["---"] + ["---:"] * (len(self.headings) - 1)
+        lines += [f"| {' | '.join(row)} |" for row in (self.headings, rule, *self.rows)]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A column of a table.
+
+    Attributes:
+        heading: of the column.
+        column: data set and family.
+        read: takes the value from a cell.
+        decimals: digits after the point.
+        mean: name of the mean over data sets that it counts in, or None.
+    """
+
+    heading: str
+    column: Column
+    read: Read
+    decimals: int = 1
+    mean: str | None = None
+
+
+Values = dict[int, float]
+"""By seed."""
+
+
+class Grid:
+    """The rows of one part and amount, filled in.
+
+    Args:
+        results: what was measured.
+        part: of the plan.
+        amount: how much was deleted.
+        quantities: the columns, to which the means over data sets are added.
+    """
+
+    def __init__(
+        self, results: Results, part: str, amount: str, quantities: Sequence[Quantity]
+    ) -> None:
+        self.results, self.part, self.amount = results, part, amount
+        self.quantities = quantities
+        self.means = list(dict.fromkeys(q.mean for q in quantities if q.mean))
+
+    @property
+    def headings(self) -> list[str]:
+        """Return the head of the table."""
+        return ["Method", *(q.heading for q in self.quantities), *(f"Avg. {m}" for m in self.means)]
+
+    def rows(self) -> list[list[str]]:
+        """Return a row for each method."""
+        return [self._row(row) for row in self.results.rows(self.part)]
+
+    def original(self) -> list[str]:
+        """Return the row of the originals: what any method found before it began."""
+        values = [self._values(quantity, None, "before") for quantity in self.quantities]
+        texts = [written(v, q.decimals) for q, v in zip(self.quantities, values, strict=True)]
+        return [ORIGINAL, *texts, *self._means(values)]
+
+    def _row(self, row: str) -> list[str]:
+        values = [self._values(quantity, row, "after") for quantity in self.quantities]
+        texts = [
+            written(found, quantity.decimals) if found else self._absence(quantity, row)
+            for quantity, found in zip(self.quantities, values, strict=True)
+        ]
+        return [name_of(row), *texts, *self._means(values)]
+
+    def _values(self, quantity: Quantity, row: str | None, moment: str) -> Values:
+        found: Values = {}
+        for cell in self._cells(quantity, row):
+            value = quantity.read(cell, moment)
+            if value is not None:
+                found.setdefault(cell["seed"], value)
+        return found
+
+    def _cells(self, quantity: Quantity, row: str | None) -> list[Json]:
+        return self.results.select(self.part, quantity.column, row, self.amount)
+
+    def _absence(self, quantity: Quantity, row: str) -> str:
+        states = {self.results.status(cell) for cell in self._cells(quantity, row)}
+        if "not applicable" in states:
+            return NOT_APPLICABLE
+        return "diverged" if "diverged" in states else NOTHING
+
+    def _means(self, values: Sequence[Values]) -> Iterator[str]:
+        """Yield the means over the data sets that have a value, as the paper takes them."""
+        for mean in self.means:
+            pairs = zip(self.quantities, values, strict=True)
+            chosen = [(q, found) for q, found in pairs if q.mean == mean and found]
+            shared = set.intersection(*(set(found) for _, found in chosen)) if chosen else set()
+            averages = {s: sum(found[s] for _, found in chosen) / len(chosen) for s in shared}
+            yield written(averages, chosen[0][0].decimals if chosen else 0)
+
+
+def written(values: Values, decimals: int = 1) -> str:
+    """Return the mean of values over seeds in text, with its 95% t-interval where there is one."""
+    mean = Mean.of(list(values.values()))
+    if mean is None:
+        return NOTHING
+    if mean.half is None:
+        return f"{mean.value:.{decimals}f}"
+    return f"{mean.value:.{decimals}f} ± {mean.half:.{decimals}f}"
+
+
+def name_of(row: str) -> str:
+    """Return a method's name as the paper prints it."""
+    base = row.removesuffix("-F")
+    return TITLES.get(base, base) + row[len(base) :]

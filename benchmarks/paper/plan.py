@@ -1,0 +1,331 @@
+"""Which runs the tables and plots need: cells, and the runs behind them, each found by a digest.
+
+A cell that no method can fill is in the plan with the reason (the paper's N/A). Cells that need the
+same run share it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from benchmarks.figures import BenchmarkError
+from benchmarks.paper.data import Amount, BenchData, joined, requests
+from benchmarks.paper.presets import Preset
+from benchmarks.runs import digest
+from engine import RunSpec
+from engine.families import families
+from engine.methods import methods
+from engine.spec import Update
+from engine.tasks import tasks
+
+Part = Literal["main", "ablation", "sizes", "tradeoff", "sequence"]
+Pairs = Mapping[str, Sequence[str]]
+
+STUDIED, YARDSTICK = "multidelete", "retrain"
+"""The method whose parts, growth and aims are looked into, and the one that it is compared with."""
+ORDER = ("retrain", "finetune", "neggrad", "dtd", "lcodec", "erm_ktp", "ul", STUDIED)
+"""Methods in the order of the paper's tables; others follow by name."""
+STEPS = 5
+"""Sizes of D_f whose time is measured, evenly up to the first amount (paper, figure 2)."""
+TARGETS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0)
+"""Values of D_f that are asked for, from the paper's aim to none."""
+FULL = "full model"
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    FULL: {},
+    "- MD": {"alpha": 0.0},
+    "- UKR": {"gamma": 0.0},
+    "- MKR": {"beta": 0.0},
+    "anchored": {"unrelated": "anchored"},
+}
+"""Rows of the paper's table 4, and unrelated pairs that keep the deleted item."""
+FINAL = "after the last"
+AT_ONCE = "at once"
+PRETRAINED = "pretrained"
+"""Key of a configuration that names the model to start from; the id of its run stands there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the engine.
+
+    Attributes:
+        run_id: see `benchmarks.runs.digest`.
+        spec: without the place of a checkpoint.
+        parent: the run whose checkpoint it starts from.
+        start: the run whose model a training starts from.
+    """
+
+    run_id: str
+    spec: RunSpec
+    parent: "Job | None" = None
+    start: "Job | None" = None
+
+    @property
+    def needs(self) -> "list[Job]":
+        """Runs whose checkpoint must be there first."""
+        return [job for job in (self.parent, self.start) if job is not None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to unlearn: a row of a table."""
+
+    row: str
+    method: str
+    update: Update = "all"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    objective: str = "decouple"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table, or one point of a plot; ``reason`` says why it has no run."""
+
+    part: Part
+    preset: str
+    family: str
+    amount: str
+    row: str
+    seed: int
+    job: Job | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of the benchmark.
+
+    Attributes:
+        known: every preset, by name.
+        presets: names of those that are run, in the order of the columns.
+        families: those of each preset's settings that are run; none: each preset's first.
+        rows: methods, an ``-F`` behind the name for ``update=fusion``; none: all.
+        amounts: how much is deleted; parts other than ``main`` take the first.
+        seeds: how many; each has its own original and its own draw of deleted pairs.
+        references: models trained for the attack on each pair, in the part ``main``; 0: no attack.
+    """
+
+    known: Mapping[str, Preset]
+    presets: Sequence[str]
+    amounts: Sequence[Amount]
+    seeds: int = 1
+    families: Sequence[str] = ()
+    rows: Sequence[str] = ()
+    parts: Sequence[Part] = get_args(Part)
+    device: str = "cpu"
+    threads: int = 1
+    references: int = 0
+
+    def chosen(self, name: str) -> list[str]:
+        """Return the families that are run on a preset."""
+        settings = self.known[name].settings
+        return [f for f in self.families if f in settings] or list(settings)[:1]
+
+    def sources(self) -> list[str]:
+        """Return the presets whose data are needed: also those that trainings start from."""
+        found = dict.fromkeys(self.presets)
+        for name in self.presets:
+            for family in self.chosen(name):
+                start = self.known[name].settings[family].start
+                found |= {} if start is None else {start: None}
+        return list(found)
+
+
+def variants(rows: Sequence[str] = ()) -> list[Variant]:
+    """Return every registered method, with each update, or those of ``rows``.
+
+    Raises:
+        BenchmarkError: a row is unknown.
+    """
+    ranked = sorted(methods, key=lambda name: (*_rank(name), name))
+    found = [
+        Variant(name if update == "all" else f"{name}-F", name, update)
+        for name in ranked
+        for update in get_args(Update)
+    ]
+    known = [variant.row for variant in found]
+    unknown = [row for row in rows if row not in known]
+    if unknown:
+        raise BenchmarkError(f"{', '.join(unknown)}: unknown; known are {', '.join(known)}")
+    return [variant for variant in found if not rows or variant.row in rows]
+
+
+def _rank(name: str) -> tuple[int]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER),)
+
+
+def make_plan(options: Options, data: Mapping[str, BenchData]) -> list[Cell]:
+    """Return every cell that ``options`` ask for; ``data`` by preset."""
+    found: list[Cell] = []
+    for name in options.presets:
+        for family in options.chosen(name):
+            column = _Column(options, name, family, data)
+            for part in options.parts:
+                found.extend(column.part(part))
+    return found
+
+
+def jobs(cells: Sequence[Cell]) -> list[Job]:
+    """Return the runs behind cells, each once, and each after those that it needs."""
+    found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        for needed in job.needs:
+            add(needed)
+        found.setdefault(job.run_id, job)
+
+    for cell in cells:
+        if cell.job is not None:
+            add(cell.job)
+    return list(found.values())
+
+
+class _Column:
+    """The cells of one data set and family."""
+
+    def __init__(
+        self, options: Options, name: str, family: str, data: Mapping[str, BenchData]
+    ) -> None:
+        self.options, self.name, self.family = options, name, family
+        self.preset = options.known[name]
+        self.setting = self.preset.settings[family]
+        self.all_data, self.data = data, data[name]
+        self.first = options.amounts[0]
+        self.rows = variants(options.rows)
+        self.names = {variant.row for variant in self.rows}
+
+    def part(self, part: Part) -> Iterator[Cell]:
+        """Yield the cells of one part."""
+        makers = {
+            "main": self._main,
+            "ablation": self._ablation,
+            "sizes": self._sizes,
+            "tradeoff": self._tradeoff,
+            "sequence": self._sequence,
+        }
+        if part == "main" or STUDIED in self.names:
+            yield from makers[part]()
+
+    def _main(self) -> Iterator[Cell]:
+        for amount in self.options.amounts:
+            for variant in self.rows:
+                for seed in range(self.options.seeds):
+                    yield self._cell("main", amount, variant, seed)
+
+    def _ablation(self) -> Iterator[Cell]:
+        rows = [Variant(row, STUDIED, params=params) for row, params in ABLATIONS.items()]
+        if YARDSTICK in self.names:
+            rows.insert(0, Variant(YARDSTICK, YARDSTICK))
+        for variant in rows:
+            for seed in range(self.options.seeds):
+                yield self._cell("ablation", self.first, variant, seed)
+
+    def _sizes(self) -> Iterator[Cell]:
+        most = self.first.of(self.data.training)
+        rows = [Variant(name, name) for name in (STUDIED, YARDSTICK) if name in self.names]
+        for step in range(1, STEPS + 1):
+            pairs = max(1, round(step * most / STEPS))
+            for variant in rows:
+                yield self._cell("sizes", Amount(str(pairs), pairs=pairs), variant, 0)
+
+    def _tradeoff(self) -> Iterator[Cell]:
+        rows = [Variant(f"target {t:g}", STUDIED, params={"target": t}) for t in TARGETS]
+        rows.append(Variant("calibrated", STUDIED, objective="calibrated"))
+        for variant in rows:
+            yield self._cell("tradeoff", self.first, variant, 0)
+
+    def _sequence(self) -> Iterator[Cell]:
+        """Ten requests one after another on the same model, and all of them at once."""
+        variant = Variant(STUDIED, STUDIED)
+        reason = self._reason(variant)
+        cell = Cell("sequence", self.name, self.family, self.first.text, AT_ONCE, 0, reason=reason)
+        if reason is not None:
+            yield cell
+            return
+        asked = requests(self.data.draw(self.first.of(self.data.training), 0))
+        original = self._original(0)
+        yield replace(cell, job=self._unlearn(variant, 0, asked, original))
+        last = original
+        for number, name in enumerate(asked):
+            before = dict(list(asked.items())[:number])
+            last = self._unlearn(variant, 0, {name: asked[name]}, last, before)
+            yield replace(cell, row=name, job=last)
+        yield replace(cell, row=FINAL, job=self._evaluate(asked, last))
+
+    def _cell(self, part: Part, amount: Amount, variant: Variant, seed: int) -> Cell:
+        cell = Cell(part, self.name, self.family, amount.text, variant.row, seed)
+        reason = self._reason(variant)
+        if reason is not None:
+            return replace(cell, reason=reason)
+        groups = self.data.draw(amount.of(self.data.training), seed)
+        job = self._unlearn(variant, seed, {"request": joined(groups)}, self._original(seed))
+        if part == "main" and self.options.references:
+            job = self._attacked(job)
+        return replace(cell, job=job)
+
+    def _attacked(self, job: Job) -> Job:
+        """Return the same unlearning with an attack by reference models."""
+        spec = job.spec.model_copy(update={"reference_models": self.options.references})
+        parent = None if job.parent is None else job.parent.run_id
+        return replace(job, run_id=digest(spec, self.data.digest, parent), spec=spec)
+
+    def _reason(self, variant: Variant) -> str | None:
+        """Return why the method cannot be used here, or None."""
+        task = self.preset.task
+        for kind, name, known in (("family", self.family, families), ("task", task, tasks)):
+            if name not in known:
+                return f"the engine has no {kind} {name}"
+        impossible = tasks.get(task).refusal(families.get(self.family))
+        method = methods.get(variant.method)
+        return impossible or method.refusal(self.family, task, variant.update)
+
+    def _unlearn(
+        self,
+        variant: Variant,
+        seed: int,
+        forget: Pairs,
+        parent: Job,
+        forgotten: Pairs | None = None,
+    ) -> Job:
+        spec = self._spec(self.name, seed).model_copy(
+            update={
+                "action": "unlearn",
+                "method": variant.method,
+                "params": {**self.setting.params.get(variant.method, {}), **variant.params},
+                "update": variant.update,
+                "objective": variant.objective,
+                "forget": dict(forget),
+                "forgotten": dict(forgotten or {}),
+            }
+        )
+        return Job(digest(spec, self.data.digest, parent.run_id), spec, parent)
+
+    def _evaluate(self, asked: Pairs, parent: Job) -> Job:
+        """Measure the last model of the sequence on each request, as the others are measured."""
+        update = {"action": "evaluate", "forget": dict(asked)}
+        spec = self._spec(self.name, 0).model_copy(update=update)
+        return Job(digest(spec, self.data.digest, parent.run_id), spec, parent)
+
+    def _original(self, seed: int, name: str | None = None) -> Job:
+        """Return the training on this column's data set, or on the one that it starts from."""
+        name = name or self.name
+        setting = self.options.known[name].settings[self.family]
+        config, start = dict(setting.config), None
+        if setting.start is not None:
+            start = self._original(0, setting.start)
+            config[PRETRAINED] = start.run_id
+        spec = self._spec(name, seed).model_copy(
+            update={"config": config, "training": dict(setting.training)}
+        )
+        return Job(digest(spec, self.all_data[name].digest), spec, start=start)
+
+    def _spec(self, name: str, seed: int) -> RunSpec:
+        return RunSpec(
+            action="train",
+            data=self.all_data[name].spec,
+            family=self.family,
+            task=self.options.known[name].task,
+            seed=seed,
+            threads=self.options.threads,
+            device=self.options.device,
+        )

@@ -1,0 +1,49 @@
+"""Write what was measured: ``results.json``, ``tables.md`` and ``plots/``."""
+
+import json
+from pathlib import Path
+
+from benchmarks.paper.plots import draw
+from benchmarks.paper.results import Json, Results
+from benchmarks.paper.tables import absences, tables
+
+RESULTS, TABLES, PLOTS = "results.json", "tables.md", "plots"
+
+
+def write_results(content: Json, out: Path) -> Results:
+    """Write ``results.json`` whole or not at all."""
+    draft = out / f"{RESULTS}.tmp"
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.replace(out / RESULTS)
+    return Results(content)
+
+
+def write_report(results: Results, out: Path) -> list[Path]:
+    """Write tables and plots, and return the files.
+
+    Raises:
+        BenchmarkError: matplotlib is not installed; the tables are there even so.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / TABLES).write_text(markdown(results), encoding="utf-8")
+    return [out / TABLES, *draw(results, out / PLOTS)]
+
+
+def markdown(results: Results) -> str:
+    """Return every table, what they were measured on, and why a cell is empty."""
+    content = results.content
+    machine = ", ".join(f"{name} {value}" for name, value in content["machine"].items())
+    asked = content["options"]
+    measured_on = (
+        f"Commit {content['commit']}; {machine}; device {asked['device']}, "
+        f"{asked['threads']} thread(s) a run, {asked['seeds']} seed(s).\n"
+    )
+    parts = [
+        "# The paper's experiments\n",
+        measured_on,
+        *(table.markdown() for table in tables(results)),
+    ]
+    missing = absences(results)
+    if missing:
+        parts.append("## Cells without a value\n\n" + "\n".join(missing) + "\n")
+    return "\n".join(parts)

@@ -1,0 +1,204 @@
+"""``results.json``: every cell and every run as plain data, and how tables and plots read it."""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from benchmarks.figures import commit, machine
+from benchmarks.paper.data import BenchData
+from benchmarks.paper.plan import Cell, Job, Options
+from benchmarks.paper.run import Bench, Outcome
+
+FORMAT = 1
+Json = dict[str, Any]
+Column = tuple[str, str]
+"""(preset, family)."""
+
+
+def collect(
+    options: Options, data: Mapping[str, BenchData], cells: Sequence[Cell], bench: Bench
+) -> Json:
+    """Return everything that was measured. No id of a pair is in it."""
+    return {
+        "format": FORMAT,
+        "commit": commit(),
+        "machine": machine(),
+        "options": {
+            "amounts": [amount.text for amount in options.amounts],
+            "seeds": options.seeds,
+            "parts": list(options.parts),
+            "device": options.device,
+            "threads": options.threads,
+        },
+        "data": {
+            name: {
+                "title": options.known[name].title,
+                "task": options.known[name].task,
+                "sha256": one.digest,
+                "training_pairs": one.training,
+            }
+            for name, one in data.items()
+        },
+        "cells": [_cell(cell) for cell in cells],
+        "runs": {job.run_id: _run(job, bench.outcome(job), data) for job in bench.jobs},
+    }
+
+
+def _cell(cell: Cell) -> Json:
+    return {
+        "part": cell.part,
+        "preset": cell.preset,
+        "family": cell.family,
+        "amount": cell.amount,
+        "row": cell.row,
+        "seed": cell.seed,
+        "run_id": None if cell.job is None else cell.job.run_id,
+        "reason": cell.reason,
+    }
+
+
+def _run(job: Job, outcome: Outcome, data: Mapping[str, BenchData]) -> Json:
+    spec = job.spec.model_dump(mode="json", exclude={"data", "checkpoint", "forget", "forgotten"})
+    for name in ("forget", "forgotten"):
+        spec[name] = {key: _counted(ids) for key, ids in getattr(job.spec, name).items()}
+    result = outcome.result
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "spec": spec,
+        "parent": None if job.parent is None else job.parent.run_id,
+        "data_sha256": next(d.digest for d in data.values() if d.spec == job.spec.data),
+        "provenance": outcome.provenance,
+        "environment": None if result is None else result.environment,
+        "cost": None if result is None else result.cost.model_dump(mode="json"),
+        "metrics": [] if result is None else [m.model_dump(mode="json") for m in result.metrics],
+    }
+
+
+def _counted(ids: Sequence[str]) -> Json:
+    return {"pairs": len(ids), "sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds with half the width of its 95% t-interval; None with one seed."""
+
+    value: float
+    half: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean | None":
+        """Return the mean of ``values``, or None without any."""
+        if not values:
+            return None
+        n, half = len(values), None
+        if n > 1:
+            half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
+        return cls(statistics.fmean(values), half, n)
+
+
+class Results:
+    """Reads what `collect` made.
+
+    Args:
+        content: the content of ``results.json``.
+    """
+
+    def __init__(self, content: Json) -> None:
+        self.content = content
+        self.cells: list[Json] = content["cells"]
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        """Read ``results.json``."""
+        return cls(json.loads(path.read_text(encoding="utf-8")))
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Data sets with their families, in the order of the plan."""
+        return list(dict.fromkeys((cell["preset"], cell["family"]) for cell in self.cells))
+
+    def lineups(self) -> list[list[Column]]:
+        """Return the columns of each set of tables: every data set with its first family, and so on.
+
+        The paper has ALBEF beside GCN and BERT in one table, and BLIP in another.
+        """
+        by_preset: dict[str, list[Column]] = {}
+        for column in self.columns:
+            by_preset.setdefault(column[0], []).append(column)
+        depth = max((len(columns) for columns in by_preset.values()), default=0)
+        return [
+            [columns[place] for columns in by_preset.values() if len(columns) > place]
+            for place in range(depth)
+        ]
+
+    @property
+    def amounts(self) -> list[str]:
+        """How much was deleted, the first amount first."""
+        return list(self.content["options"]["amounts"])
+
+    def title(self, column: Column) -> str:
+        """Return the heading of a column; it names the family where a data set has several."""
+        title = str(self.content["data"][column[0]]["title"])
+        several = sum(preset == column[0] for preset, _ in self.columns) > 1
+        return f"{title} ({column[1]})" if several else title
+
+    def rows(self, part: str) -> list[str]:
+        """Return the rows of a part, in the order of the plan."""
+        return list(dict.fromkeys(cell["row"] for cell in self.cells if cell["part"] == part))
+
+    def select(
+        self, part: str, column: Column, row: str | None = None, amount: str | None = None
+    ) -> list[Json]:
+        """Return the cells of a part and column, of one row and amount where these are given."""
+        return [
+            cell
+            for cell in self.cells
+            if cell["part"] == part
+            and (cell["preset"], cell["family"]) == column
+            and row in (None, cell["row"])
+            and amount in (None, cell["amount"])
+        ]
+
+    def run(self, cell: Json) -> Json | None:
+        """Return the run behind a cell, if it has one."""
+        found: Json | None = self.content["runs"].get(cell["run_id"])
+        return found
+
+    def metric(
+        self, cell: Json, name: str, moment: str = "after", subset: str = "forget"
+    ) -> Json | None:
+        """Return a metric of the run behind a cell, if it was measured."""
+        run = self.run(cell)
+        for metric in run["metrics"] if run else ():
+            if (metric["name"], metric["moment"], metric["subset"]) == (name, moment, subset):
+                return dict(metric)
+        return None
+
+    def value(
+        self, cell: Json, name: str, moment: str = "after", subset: str = "forget"
+    ) -> float | None:
+        """Return the value of a metric, if it was measured."""
+        metric = self.metric(cell, name, moment, subset)
+        return None if metric is None or metric["value"] is None else float(metric["value"])
+
+    def status(self, cell: Json) -> str:
+        """Return how the run behind a cell ended; a cell without one is not applicable."""
+        run = self.run(cell)
+        return "not applicable" if run is None else str(run["status"])
+
+    def reasons(self) -> Iterator[tuple[Json, str, str]]:
+        """Yield (cell, status, reason) of each cell that has no value."""
+        for cell in self.cells:
+            run = self.run(cell)
+            reason = cell["reason"] if run is None else run["reason"]
+            if reason is not None:
+                yield cell, self.status(cell), str(reason)

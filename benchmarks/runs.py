@@ -1,0 +1,182 @@
+"""Runs of the engine: each in a process of its own, found again by a digest of what it depends on."""
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import engine
+from benchmarks.figures import BenchmarkError
+from engine import Progress, RunResult, RunSpec
+from engine.data import convert
+from engine.data.formats import formats
+from engine.families import families
+from engine.methods import methods
+from engine.tasks import tasks
+
+ROOT = Path(__file__).parents[1]
+RESULT, CHECKPOINT, SPEC, STATE, LOG = "result.json", "checkpoint", "spec.json", "state", "log.txt"
+_LIBRARIES = ("torch", "torch-geometric", "transformers", "tokenizers", "numpy", "scikit-learn")
+_NO_RUN_USES = ("__main__.py", "catalogue.py")
+
+OnProgress = Callable[[Progress], None]
+OnStart = Callable[[subprocess.Popen[str]], None]
+
+
+class RunFailed(BenchmarkError):
+    """The engine ended a run with an error; ``code`` is the engine's, or ``crashed``."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def digest(spec: RunSpec, data_digest: str, parent: str | None = None) -> str:
+    """Return what a run is found by: 32 hex digits of all that its result depends on.
+
+    Args:
+        spec: the run; its places on disk do not count.
+        data_digest: of the data, see `data_digest`.
+        parent: the digest of the run whose checkpoint it starts from, if any.
+    """
+    described = spec.model_dump_json(exclude={"data", "checkpoint"})
+    code = code_digest(spec.action, spec.family, spec.task, spec.method)
+    facts = "\n".join([described, data_digest, str(parent), code])
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+@cache
+def code_digest(action: str, family: str, task: str, method: str | None) -> str:
+    """Return the SHA-256 of the engine's files that matter to a run, and of its libraries."""
+    sources = Path(engine.__file__ or "").parent
+    found = hashlib.sha256(" ".join(version(library) for library in _LIBRARIES).encode())
+    for source in relevant_sources(action, family, task, method):
+        found.update(f"\n{source.relative_to(sources)}\n".encode() + source.read_bytes())
+    return found.hexdigest()
+
+
+def data_digest(manifest: Path, root: Path) -> str:
+    """Return the SHA-256 of a manifest and of every file that its references name."""
+    found = hashlib.sha256(manifest.read_bytes())
+    for name in sorted(_referenced(manifest)):
+        with (root / name).open("rb") as file:
+            found.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+def _referenced(manifest: Path) -> set[str]:
+    with manifest.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    given = [row.get("image") or row["graph"] for row in rows]
+    references = [name for one in given for name in ([one] if isinstance(one, str) else one)]
+    return {reference.partition("::")[0] for reference in references}
+
+
+def relevant_sources(action: str, family: str, task: str, method: str | None) -> list[Path]:
+    """Return the engine's files that can change the result of a run.
+
+    Other families, tasks and methods than the run's cannot, nor can formats of data sets, since a
+    run reads a manifest. A training runs no method and no metric of forgetting.
+    """
+    sources = Path(engine.__file__ or "").parent
+    others = set(_others(family, task, method)) | {Path(inspect.getfile(convert))}
+    skipped = {"train": ("methods", "metrics"), "evaluate": ("methods",), "unlearn": ()}
+    folders = [sources / name for name in skipped[action]]
+    return [
+        file
+        for file in sorted(sources.rglob("*.py"))
+        if file not in others
+        and file.name not in _NO_RUN_USES
+        and not any(file.is_relative_to(folder) for folder in folders)
+    ]
+
+
+def _others(family: str, task: str, method: str | None) -> Iterator[Path]:
+    """Yield the files of components that the run does not use."""
+    found: list[Any] = [families.get(name) for name in families if name != family]
+    found += [tasks.get(name) for name in tasks if name != task]
+    found += [methods.get(name).run for name in methods if name != method]
+    found += [type(formats.get(name)) for name in formats]
+    for component in found:
+        yield Path(inspect.getfile(component))
+
+
+def execute(
+    spec: RunSpec,
+    folder: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    on_start: OnStart | None = None,
+    cache: Path | None = None,
+    lock: int | None = None,
+) -> RunResult:
+    """Run the engine in a process of its own; what it leaves lies in ``folder``.
+
+    A run that was cut short goes on where it was. The process ends when this one does.
+
+    Args:
+        spec: what to do, with absolute places.
+        folder: of this run alone; it gets ``spec.json``, ``checkpoint`` and ``result.json``.
+        on_progress: receives the engine's progress events.
+        on_start: receives the process, so that it can be ended early.
+        cache: folder for what frozen encoders say of texts that belong to no pair.
+        lock: descriptor of a locked file that the process holds as long as it lives.
+
+    Raises:
+        RunFailed: the run ended with an error.
+    """
+    state = folder / STATE
+    state.mkdir(parents=True, exist_ok=True)
+    (folder / SPEC).write_text(spec.model_dump_json(indent=2), encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks.child", str(folder / SPEC), str(folder)]
+    with (folder / LOG).open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [*command, "--state", str(state), "--save-every", "10"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env=_environment(spec, cache),
+            pass_fds=() if lock is None else (lock,),
+        )
+        if on_start is not None:
+            on_start(process)
+        last = _follow(process, on_progress)
+    if process.returncode or "result" not in last:
+        raise _failure(last, folder / LOG)
+    shutil.rmtree(state)
+    return RunResult.model_validate(last["result"])
+
+
+def _environment(spec: RunSpec, cache: Path | None) -> dict[str, str]:
+    kept = {**os.environ, "OMP_NUM_THREADS": str(spec.threads)}
+    return kept if cache is None else {**kept, "LETHE_CACHE_DIR": str(cache)}
+
+
+def _follow(process: subprocess.Popen[str], on_progress: OnProgress | None) -> dict[str, Any]:
+    """Read the process's lines to their end, wait for it, and return the last line."""
+    last: dict[str, Any] = {}
+    with process:
+        for line in process.stdout or ():
+            if not line.endswith("\n"):
+                break  # the process was killed while it wrote
+            last = json.loads(line)
+            if on_progress is not None and "progress" in last:
+                on_progress(Progress.model_validate(last["progress"]))
+    return last
+
+
+def _failure(last: dict[str, Any], log: Path) -> RunFailed:
+    if "error" in last:
+        return RunFailed(last["error"]["code"], last["error"]["message"])
+    said = log.read_text(encoding="utf-8").strip()[-1500:]
+    return RunFailed("crashed", said or "the process was killed")

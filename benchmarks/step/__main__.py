@@ -1,0 +1,216 @@
+"""``lethe bench step``: the engine's MultiDelete step beside a plain loop with the same loss.
+
+Both loops run in turns on the same batches, so that other work on the machine slows both. The exit
+status is 0 when every bar was met, 1 when one was missed, 2 when the benchmark could not be run.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from benchmarks.figures import (
+    Bar,
+    BenchmarkError,
+    Figure,
+    commit,
+    median_figure,
+    print_figures,
+    write_figures,
+)
+from benchmarks.step import memory, scaling
+from benchmarks.step.measure import Timings, compare, operations, race, rate, ratios
+from benchmarks.step.world import SETTINGS, SIZES, Size, World, first_task, make_world
+from engine.errors import EngineError
+from engine.families import families
+from engine.spec import Update
+from engine.tasks import tasks
+
+NAME = "step"
+UPDATES: tuple[Update, ...] = ("all", "fusion")
+SAME, NEAR = Bar("below", 1e-5), Bar("below", 1e-2)
+FASTER = {"all": Bar("at least", 1.4), "fusion": Bar("at least", 6.0)}
+FASTER_BF16, NO_MORE = Bar("at least", 2.5), Bar("at least", 1.0)
+PEAKS = {"H200": 989e12, "H100 80GB HBM3": 989e12, "A100": 312e12}
+"""Dense bf16 operations a second of a device, by a part of its name (NVIDIA's data sheets)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit status."""
+    given = _given(arguments)
+    try:
+        if given.side is not None:
+            world = _world(given, given.settings[0], given.update[0])
+            print(json.dumps({"bytes": memory.needed(world, given.side, given.threads)}))
+            return 0
+        figures = _scaling(given) if given.scaling else list(_figures(given))
+    except (BenchmarkError, EngineError) as error:
+        print(f"lethe bench step: {error}", file=sys.stderr)
+        return 2
+    print_figures(figures)
+    print(f"device: {_device_name(given.device)}\nthreads: {given.threads}\ncommit: {commit()}")
+    if given.json is not None:
+        write_figures(given.json, figures)
+    return 0 if all(figure.held for figure in figures) else 1
+
+
+def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; what depends on another option is filled in."""
+    given = _parser().parse_args(arguments)
+    size = SIZES[given.preset]
+    given.batch, given.steps = given.batch or size.batch, given.steps or size.steps
+    given.task = given.task or first_task(given.family)
+    if given.device == "auto":
+        given.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return given
+
+
+def _scaling(given: argparse.Namespace) -> list[Figure]:
+    with TemporaryDirectory() as work:
+        return scaling.measure(Path(work), scaling.Jobs(), given.threads, given.device)
+
+
+def _figures(given: argparse.Namespace) -> Iterator[Figure]:
+    for settings in given.settings:
+        for update in given.update:
+            print(f"{settings} settings, update={update}: measuring", file=sys.stderr, flush=True)
+            yield from _One(given, settings, update).figures()
+
+
+class _One:
+    """The figures of one set of settings and one update."""
+
+    def __init__(self, given: argparse.Namespace, settings: str, update: Update) -> None:
+        self.given, self.settings, self.update = given, settings, update
+        self.world = _world(given, settings, update)
+        self.epochs = update == "fusion"
+        self.what = f"{settings}{', -F' if self.epochs else ''}"
+        # A tiny model spends its time between the operations: its ratios say nothing of a real one.
+        self.judged = SIZES[given.preset].published
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield every figure, those with a bar first."""
+        given = self.given
+        terms = compare(self.world, threads=given.threads)
+        note = "largest difference of a term from the plain loop's, on the same batch"
+        yield Figure(NAME, f"{self.what}: loss in fp32", terms.difference, "", SAME, note)
+        timings = race(self.world, epochs=given.rounds, threads=given.threads)
+        yield from self._times(timings)
+        yield from self._bf16()
+        if given.memory:
+            yield from self._memory()
+
+    def _bar(self, bar: Bar) -> Bar | None:
+        return bar if self.judged else None
+
+    def _times(self, timings: Timings) -> Iterator[Figure]:
+        unit = "epoch" if self.epochs else "step"
+        name = f"{self.what}: plain beside engine, {unit}"
+        bar = self._bar(FASTER[self.update])
+        yield median_figure(NAME, name, ratios(timings, epochs=self.epochs), "", bar)
+        if not self.given.device.startswith("cuda"):
+            values = ratios(timings, epochs=self.epochs, kind="cpu")
+            yield median_figure(NAME, f"{self.what}: the same in processor time", values, "")
+        first = timings.epochs("plain", start=0)[0] / timings.epochs("engine", start=0)[0]
+        note = "every output of the teacher is new to the engine"
+        yield Figure(NAME, f"{self.what}: the same in the first epoch", first, "", note=note)
+        for loop in ("plain", "engine"):
+            seconds = timings.epochs(loop) if self.epochs else timings.steps(loop)
+            yield median_figure(NAME, f"{self.what}: {loop}, {unit}", seconds, "s")
+        yield Figure(NAME, f"{self.what}: engine, pairs a second", rate(timings), "/s")
+
+    def _bf16(self) -> Iterator[Figure]:
+        """Yield the figures in bf16 where the device has it."""
+        given = self.given
+        if not _has_bf16(given.device):
+            note = "the device has no bf16 arithmetic"
+            yield Figure(NAME, f"{self.what}: bf16", 0.0, "", note=note)
+            return
+        terms = compare(self.world, precision="bf16", threads=given.threads)
+        note = "largest difference of a term from the plain loop's in fp32"
+        yield Figure(NAME, f"{self.what}: loss in bf16", terms.difference, "", NEAR, note)
+        timings = race(self.world, epochs=given.rounds, threads=given.threads, precision="bf16")
+        name = f"{self.what}: plain in fp32 beside engine in bf16"
+        values = ratios(timings, epochs=self.epochs)
+        bar = self._bar(FASTER_BF16) if self.update == "all" else None
+        yield median_figure(NAME, name, values, "", bar)
+        work = operations(self.world, threads=given.threads)
+        yield self._share(work, timings)
+
+    def _share(self, work: float, timings: Timings) -> Figure:
+        seconds = sorted(timings.steps("engine"))[len(timings.steps("engine")) // 2]
+        name = f"{self.what}: engine in bf16, operations a second"
+        device = _device_name(self.given.device)
+        peak = next((value for part, value in PEAKS.items() if part in device), None)
+        note = "the device's peak is not known here"
+        if peak is not None:
+            note = f"{100 * work / seconds / peak:.1f}% of the device's dense bf16 peak"
+        return Figure(NAME, name, work / seconds / 1e9, "G/s", note=note)
+
+    def _memory(self) -> Iterator[Figure]:
+        given = self.given
+        arguments = ["--preset", given.preset, "--family", given.family, "--task", given.task]
+        arguments += ["--settings", self.settings, "--update", self.update]
+        arguments += ["--device", given.device, "--threads", str(given.threads)]
+        arguments += ["--batch", str(given.batch), "--steps", str(given.steps)]
+        plain, engine = (
+            memory.measured_in_own_process(arguments, side) / 1e6 for side in ("plain", "engine")
+        )
+        name = f"{self.what}: memory, plain beside engine"
+        note = f"{plain:,.0f} MB to {engine:,.0f} MB beyond model and data, in an epoch"
+        yield Figure(NAME, name, plain / engine, "", self._bar(NO_MORE), note)
+
+
+def _world(given: argparse.Namespace, settings: str, update: Update) -> World:
+    size: Size = dataclasses.replace(SIZES[given.preset], batch=given.batch, steps=given.steps)
+    return make_world(
+        given.family, given.task, size, SETTINGS[settings], update=update, device=given.device
+    )
+
+
+def _has_bf16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lethe bench step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--preset",
+        choices=list(SIZES),
+        default="tiny",
+        help="sizes; base: as published, 224 pixels",
+    )
+    add("--family", choices=list(families), default="albef")
+    add("--task", choices=list(tasks), help="the first that the family can do")
+    add("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="of the loss")
+    add("--update", nargs="+", choices=UPDATES, default=list(UPDATES))
+    add("--batch", type=int, help="deleted pairs in a step")
+    add("--steps", type=int, help="in an epoch")
+    add("--rounds", type=int, default=3, help="epochs that are timed [3]")
+    add("--threads", type=int, default=1)
+    add("--device", default="auto", help="cpu, cuda, ... [auto: cuda where there is one]")
+    add("--no-memory", dest="memory", action="store_false", help="leave the memory out")
+    add("--scaling", action="store_true", help="time whole jobs on more data instead")
+    add("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    add("--side", choices=("plain", "engine"), help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""Time both loops side by side: on each batch first the plain step, then the engine's."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.step.plain import PlainLoop, plain_batches
+from benchmarks.step.world import World
+from engine.families.base import PairModel
+from engine.methods.multidelete import Batch, MultiDelete, MultiDeleteParams
+from engine.training import Schedule, deterministic, fit
+
+Precision = Literal["fp32", "bf16"]
+Loop = Literal["plain", "engine"]
+Kind = Literal["wall", "cpu"]
+NUDGE = 0.02
+"""Deviation of what is added to a student before losses are compared: where it still equals its
+teacher, every retention term is 0 in any loop."""
+
+
+class Seconds(NamedTuple):
+    """What a step took: on the clock, and of processors, which other work changes less."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass
+class Timings:
+    """What each step took, by epoch; the first epoch also fills the engine's caches.
+
+    Attributes:
+        plain, engine: of each step.
+        pairs: deleted and retained pairs in a step.
+    """
+
+    plain: list[list[Seconds]] = field(default_factory=list)
+    engine: list[list[Seconds]] = field(default_factory=list)
+    pairs: int = 0
+
+    def steps(self, loop: Loop, kind: Kind = "wall") -> list[float]:
+        """Return the seconds of every step after the first epoch."""
+        return [getattr(step, kind) for epoch in getattr(self, loop)[1:] for step in epoch]
+
+    def epochs(self, loop: Loop, kind: Kind = "wall", start: int = 1) -> list[float]:
+        """Return the seconds of every epoch after the first, or from ``start`` on."""
+        return [sum(getattr(step, kind) for step in epoch) for epoch in getattr(self, loop)[start:]]
+
+
+class Clocked:
+    """The engine's objective with a clock, and with the plain loop run before each of its steps.
+
+    It is handed to the engine's own loop, whose step lies between two calls of `loss`.
+
+    Args:
+        objective: of the engine.
+        plain: takes a plain step, or None to run the engine alone.
+        autocast: context of the engine's loss.
+        sync: waits until the device has done all its work.
+    """
+
+    def __init__(
+        self,
+        objective: MultiDelete,
+        plain: Callable[[Batch], None] | None,
+        autocast: AbstractContextManager[object],
+        sync: Callable[[], None],
+    ) -> None:
+        self.objective, self.plain, self.autocast, self.sync = objective, plain, autocast, sync
+        self.timings = Timings()
+        self._since: Seconds | None = None
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Batch]:
+        """Cut an epoch as the engine does."""
+        made = self.objective.batches(epoch, generator)
+        self.timings.plain.append([])
+        self.timings.engine.append([])
+        self.timings.pairs = len(made[0])
+        return made
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """End the engine's last step, take a plain one, and begin the engine's next."""
+        self._end()
+        plain = self.plain
+        if plain is not None:
+            self.timings.plain[-1].append(timed(lambda: plain(batch), self.sync))
+        self._since = _now()
+        with self.autocast:
+            return self.objective.loss(batch)
+
+    def validate(self) -> float:
+        """End the epoch; what a validation costs is no part of a step."""
+        self._end()
+        return 0.0
+
+    def _end(self) -> None:
+        if self._since is not None:
+            self.sync()
+            self.timings.engine[-1].append(_since(self._since))
+        self._since = None
+
+
+def timed(what: Callable[[], None], sync: Callable[[], None]) -> Seconds:
+    """Return what a call took."""
+    sync()
+    began = _now()
+    what()
+    sync()
+    return _since(began)
+
+
+def _now() -> Seconds:
+    return Seconds(time.perf_counter(), time.process_time())
+
+
+def _since(began: Seconds) -> Seconds:
+    now = _now()
+    return Seconds(now.wall - began.wall, now.cpu - began.cpu)
+
+
+@contextmanager
+def engine_objective(world: World) -> Iterator[tuple[PairModel, MultiDelete]]:
+    """Give a student and the engine's objective as `multidelete` sets them up."""
+    run = world.run
+    student = run.student()
+    with ExitStack() as stack:
+        stack.enter_context(run.inputs.freeze(run.teacher))
+        if run.update == "fusion":
+            stack.enter_context(run.inputs.freeze(student))
+        yield student, MultiDelete(run, student, run.parameters_as(MultiDeleteParams))
+
+
+def race(
+    world: World,
+    *,
+    epochs: int,
+    precision: Precision = "fp32",
+    threads: int = 1,
+    plain: bool = True,
+) -> Timings:
+    """Run ``1 + epochs`` epochs of both loops, or of the engine alone, and return their times.
+
+    Each loop changes a student of its own. The engine's steps are those of its own training loop.
+    """
+    device = world.run.teacher.device
+    with deterministic(threads), engine_objective(world) as (student, objective):
+        step = PlainLoop(world, world.run.student()).step if plain else None
+        sync = _synchroniser(device)
+        clocked = Clocked(objective, step, autocast(device, precision), sync)
+        schedule = Schedule(
+            epochs=1 + epochs,
+            learning_rate=objective.weights.learning_rate,
+            weight_decay=0.0,
+        )
+        fit(
+            student,
+            clocked,
+            schedule,
+            phase="unlearn",
+            seed=world.run.seed,
+            monitor=world.run.monitor,
+        )
+        return clocked.timings
+
+
+def plain_alone(world: World, *, threads: int = 1) -> None:
+    """Run an epoch of the plain loop where nothing of the engine's is in memory."""
+    with deterministic(threads):
+        loop = PlainLoop(world, world.run.student())
+        for batch in plain_batches(world.run):
+            loop.step(batch)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return the context in which a loss is computed, whatever the training loop chose."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _synchroniser(device: torch.device) -> Callable[[], None]:
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of one loss on one batch, by name."""
+
+    plain: dict[str, float]
+    engine: dict[str, float]
+
+    @property
+    def difference(self) -> float:
+        """The largest difference of a term, in units of the term or of 1, if that is larger."""
+        return max(
+            abs(self.plain[name] - self.engine[name]) / max(1.0, abs(self.plain[name]))
+            for name in self.plain.keys() | self.engine.keys()
+        )
+
+
+def compare(world: World, *, precision: Precision = "fp32", threads: int = 1) -> Terms:
+    """Compute both losses of one student on the same batch; the plain one in single precision."""
+    device = world.run.teacher.device
+    with deterministic(threads), engine_objective(world) as (student, objective):
+        nudge(student)
+        batch = objective.batches(0, torch.Generator().manual_seed(1))[0]
+        loop = PlainLoop(world, student)
+        with torch.no_grad():
+            plain = loop.loss(batch)
+            with autocast(device, precision):
+                engine = objective.loss(batch)
+    return Terms(_numbers(plain), _numbers(engine))
+
+
+def nudge(student: PairModel) -> None:
+    """Move every weight that is trained a little, the same way each time."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in student.parameters():
+            if weight.requires_grad:
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.add_(NUDGE * noise.to(weight.device))
+
+
+def _numbers(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(term) for name, term in terms.items()}
+
+
+def operations(world: World, *, threads: int = 1) -> float:
+    """Return the floating-point operations of one step of the engine, as PyTorch counts them."""
+    with deterministic(threads), engine_objective(world) as (_, objective):
+        batch = objective.batches(0, torch.Generator().manual_seed(1))[0]
+        objective.loss(batch)  # fills the caches
+        with FlopCounterMode(display=False) as counter:
+            torch.stack(list(objective.loss(batch).values())).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def ratios(timings: Timings, *, epochs: bool, kind: Kind = "wall") -> list[float]:
+    """Return how many times longer the plain loop took, for each step or each epoch."""
+    read = timings.epochs if epochs else timings.steps
+    pairs = zip(read("plain", kind), read("engine", kind), strict=True)
+    return [slow / fast for slow, fast in pairs]
+
+
+def rate(timings: Timings) -> float:
+    """Return the pairs a second of the engine's steps."""
+    return timings.pairs / statistics.median(timings.steps("engine"))

@@ -1,0 +1,184 @@
+"""Which runs there are, which cells have none, and what a run is found by."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import engine
+from benchmarks.figures import BenchmarkError
+from benchmarks.paper.data import Amount, BenchData
+from benchmarks.paper.plan import (
+    ABLATIONS,
+    AT_ONCE,
+    FINAL,
+    Cell,
+    Options,
+    jobs,
+    make_plan,
+    variants,
+)
+from benchmarks.runs import digest, relevant_sources
+from engine.families import families
+from engine.methods import methods
+from engine.tasks import tasks
+from tests.benchmarks.tiny_bench import TINY
+
+ALL_PARTS = ("main", "ablation", "sizes", "tradeoff", "sequence")
+
+
+def _plan(prepared: dict[str, BenchData], **changes: object) -> list[Cell]:
+    given = {"presets": ["digits"], "amounts": [Amount.parse("15")], "parts": ["main"], **changes}
+    return make_plan(Options(known=TINY, **given), prepared)  # type: ignore[arg-type]
+
+
+def test_every_registered_method_has_a_row_with_each_update_in_the_papers_order() -> None:
+    rows = [variant.row for variant in variants()]
+    assert len(rows) == 2 * len(list(methods))
+    assert rows[:2] == ["retrain", "retrain-F"]
+    assert rows[-2:] == ["multidelete", "multidelete-F"]
+    assert {row for row in rows if not row.endswith("-F")} == set(methods)
+
+
+def test_an_unknown_method_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(BenchmarkError, match=r"forgetful: unknown; .*multidelete-F"):
+        variants(["forgetful"])
+
+
+def test_a_cell_is_not_applicable_exactly_where_the_engine_refuses(
+    prepared: dict[str, BenchData],
+) -> None:
+    for cell in _plan(prepared):
+        method = methods.get(cell.row.removesuffix("-F"))
+        update = "fusion" if cell.row.endswith("-F") else "all"
+        assert cell.reason == method.refusal("albef", "retrieval", update)
+        assert (cell.job is None) == (cell.reason is not None)
+    refused = {cell.row for cell in _plan(prepared) if cell.reason}
+    assert "retrain-F" in refused
+    assert "multidelete-F" not in refused
+
+
+def test_a_task_that_the_engine_lacks_has_no_run_and_says_so(
+    prepared: dict[str, BenchData],
+) -> None:
+    cells = _plan(prepared, presets=["unknown"], parts=ALL_PARTS)
+    assert {cell.reason for cell in cells} == {"the engine has no task telepathy"}
+    assert not jobs(cells)
+
+
+def test_each_seed_has_an_original_of_its_own_that_all_its_methods_start_from(
+    prepared: dict[str, BenchData],
+) -> None:
+    cells = _plan(prepared, seeds=2, rows=["multidelete", "multidelete-F"])
+    parents = {cell.seed: set() for cell in cells}
+    for cell in cells:
+        assert cell.job is not None
+        assert cell.job.parent is not None
+        parents[cell.seed].add(cell.job.parent.run_id)
+        assert cell.job.spec.seed == cell.job.parent.spec.seed == cell.seed
+    assert [len(found) for found in parents.values()] == [1, 1]
+    assert parents[0] != parents[1]
+    assert len(jobs(cells)) == 2 + 4
+
+
+def test_a_run_comes_after_those_that_it_needs(prepared: dict[str, BenchData]) -> None:
+    found = jobs(_plan(prepared, presets=["started"], rows=["multidelete"], parts=ALL_PARTS))
+    seen: set[str] = set()
+    for job in found:
+        assert all(needed.run_id in seen for needed in job.needs)
+        assert job.run_id not in seen
+        seen.add(job.run_id)
+
+
+def test_a_training_starts_from_the_model_of_another_data_set(
+    prepared: dict[str, BenchData],
+) -> None:
+    first, second, *_ = jobs(_plan(prepared, presets=["started"], rows=["multidelete"]))
+    assert first.spec.data == prepared["digits"].spec
+    assert second.start == first
+    assert second.spec.config == {"pretrained": first.run_id}
+
+
+def test_every_method_forgets_the_same_pairs_of_a_seed(prepared: dict[str, BenchData]) -> None:
+    cells = _plan(prepared, rows=["retrain", "multidelete"])
+    forgotten = [cell.job.spec.forget["request"] for cell in cells if cell.job]
+    assert forgotten[0] == forgotten[1]
+    assert len(forgotten[0]) == 15
+
+
+def test_ablations_set_one_weight_to_zero_and_share_the_full_models_run(
+    prepared: dict[str, BenchData],
+) -> None:
+    cells = _plan(prepared, rows=["multidelete"], parts=["main", "ablation"])
+    params = {cell.row: cell.job.spec.params for cell in cells if cell.job}
+    base = params["multidelete"]
+    assert params["- MD"] == {**base, "alpha": 0.0}
+    assert params["- MKR"] == {**base, "beta": 0.0}
+    assert params["- UKR"] == {**base, "gamma": 0.0}
+    assert params["anchored"] == {**base, "unrelated": "anchored"}
+    assert len(jobs(cells)) == 1 + len(ABLATIONS)  # the full model is the main part's
+
+
+def test_time_is_measured_at_five_sizes_each_of_which_holds_the_one_before(
+    prepared: dict[str, BenchData],
+) -> None:
+    cells = _plan(prepared, rows=["multidelete", "retrain"], parts=["sizes"])
+    found = [cell.job.spec.forget["request"] for cell in cells if cell.row == "retrain"]
+    assert [len(ids) for ids in found] == [3, 6, 9, 12, 15]
+    assert all(more[: len(less)] == less for less, more in pairwise(found))
+
+
+def test_ten_requests_are_a_chain_in_which_earlier_ones_are_never_retained(
+    prepared: dict[str, BenchData],
+) -> None:
+    cells = {c.row: c.job for c in _plan(prepared, rows=["multidelete"], parts=["sequence"])}
+    steps = [job for row, job in cells.items() if row.startswith("request")]
+    assert len(steps) == 10
+    before: dict[str, list[str]] = {}
+    for earlier, job in zip([None, *steps], steps, strict=False):
+        assert job.spec.forgotten == before
+        assert earlier is None or job.parent == earlier
+        before |= job.spec.forget
+    assert cells[AT_ONCE].spec.forget == cells[FINAL].spec.forget == before
+    assert cells[AT_ONCE].parent == steps[0].parent
+    assert cells[FINAL].parent == steps[-1]
+    assert cells[FINAL].spec.action == "evaluate"
+
+
+def test_a_run_is_found_by_its_spec_data_and_start_and_not_by_places(
+    prepared: dict[str, BenchData],
+) -> None:
+    spec = jobs(_plan(prepared, rows=["multidelete"]))[-1].spec
+    elsewhere = spec.model_copy(
+        update={"data": spec.data.model_copy(update={"root": Path("/x")}), "checkpoint": Path("/y")}
+    )
+    assert digest(elsewhere, "data", "parent") == digest(spec, "data", "parent")
+    other_seed = spec.model_copy(update={"seed": 1})
+    changed = [
+        digest(other_seed, "data", "parent"),
+        digest(spec, "other data", "parent"),
+        digest(spec, "data", "other"),
+    ]
+    assert digest(spec, "data", "parent") not in changed
+
+
+def test_a_new_method_does_not_train_the_originals_again() -> None:
+    root = Path(engine.__file__).parent
+    train = relevant_sources("train", "albef", "retrieval", None)
+    assert root / "families" / "albef.py" in train
+    assert root / "training.py" in train
+    assert not [file for file in train if file.parent.name in ("methods", "metrics")]
+    other = {"albef": families, "retrieval": tasks}
+    for name, registry in other.items():
+        assert [n for n in registry if n != name], "there must be a sibling to leave out"
+    assert root / "families" / "gcn_bert.py" not in train
+    assert root / "tasks" / "graph_text.py" not in train
+
+
+def test_an_unlearning_depends_on_its_own_method_and_on_every_metric() -> None:
+    root = Path(engine.__file__).parent
+    found = relevant_sources("unlearn", "albef", "retrieval", "multidelete")
+    assert root / "methods" / "multidelete.py" in found
+    assert root / "methods" / "losses.py" in found
+    assert root / "methods" / "finetune.py" not in found
+    assert root / "metrics" / "unseen.py" in found
