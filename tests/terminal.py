@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_TAIL = 5000
 # A session's leader takes its standard input as the terminal that controls the session.
 _LAUNCH = """
 import fcntl, os, sys, termios
@@ -55,15 +57,15 @@ class Terminal:
 
     @property
     def screen(self) -> str:
-        """Everything that was printed so far."""
-        return self._screen
+        """Everything that was printed so far, without colours."""
+        return _COLOURS.sub("", self._screen)
 
     def expect(self, pattern: str, seconds: float = 120) -> str:
         """Wait until the screen matches ``pattern``; returns its group, or all of the match."""
         end = time.monotonic() + seconds
-        while (found := re.search(pattern, self._screen)) is None:
-            assert self.process.poll() is None, self._screen
-            assert time.monotonic() < end, self._screen
+        while (found := re.search(pattern, self.screen)) is None:
+            assert self.process.poll() is None, self.screen[-_TAIL:]
+            assert time.monotonic() < end, self.screen[-_TAIL:]
             time.sleep(0.05)
         return found.group(1) if found.groups() else found.group(0)
 

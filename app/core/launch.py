@@ -5,6 +5,7 @@ Database and broker are private ones unless URLs of others are set.
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pydantic import SecretStr
 from app.auth.service import create_token, verify
 from app.core import migrations
 from app.core.db import Database
-from app.core.embedded import PostgresServer, RedisServer, free_port
+from app.core.embedded import EmbeddedServerError, PostgresServer, RedisServer, free_port
 from app.core.server_process import ServerProcess
 from app.core.settings import Settings
 
@@ -122,8 +123,9 @@ def running_service(
         show_logs: have API and worker log on our standard error, not into files in ``data_dir``.
 
     Raises:
-        EmbeddedServerError: a part did not start.
+        EmbeddedServerError: a part did not start, or the port is taken.
     """
+    _require_port(settings)
     with ExitStack() as stack:
         servers = _private_servers(settings, temporary=temporary)
         for server in servers:
@@ -184,6 +186,24 @@ def _private_servers(settings: Settings, *, temporary: bool) -> tuple[ServerProc
     if settings.redis_url is None:
         servers.append(RedisServer(settings.data_dir, temporary=temporary))
     return tuple(servers)
+
+
+def _require_port(settings: Settings) -> None:
+    """Refuse a port that another service has: its answers would pass for those of our API."""
+    if not settings.port:
+        return
+    kind, _, _, _, address = socket.getaddrinfo(
+        settings.host, settings.port, type=socket.SOCK_STREAM
+    )[0]
+    with socket.socket(kind, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise EmbeddedServerError(
+                f"The port {settings.port} of {settings.host} cannot be used ({error.strerror}). Name "
+                "another one with --port; --port 0 takes any that is free."
+            ) from error
 
 
 def _complete(settings: Settings, servers: Sequence[ServerProcess]) -> Settings:

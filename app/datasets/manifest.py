@@ -216,16 +216,28 @@ def _objection(row: Row, rules: Rules) -> str | None:
         return f"expected '{rules.modality}' and not its counterpart in an {rules.modality} dataset"
     if rules.modality == "graph" and not all(items[0].rpartition(_MEMBER)):
         return "graph: expected 'folder/file.npz::<key of the subgraph>'"
-    if any(_leaves_root(path) for item in items for path in _paths(item, rules.modality)):
-        return (
-            f"{rules.modality}: the reference must be a relative path without '..' or backslashes, "
-            "of printable characters"
-        )
+    odd = _reference_objection([_paths(item, rules.modality) for item in items])
+    if odd is not None:
+        return f"{rules.modality}: {odd}"
     if row.item_id is not None and len(row.item_id) != len(items):
         return f"item_id: {len(items)} expected, as many as items; {len(row.item_id)} came"
     if any(not item.isascii() and len(item.encode()) > _MOST_ITEM_BYTES for item in item_ids(row)):
         return f"item_id: at most {_MOST_ITEM_BYTES} bytes in UTF-8 expected"
     return _label_objection(row.label, rules.classes)
+
+
+def _reference_objection(references: list[list[str]]) -> str | None:
+    if any(_leaves_root(path) for paths in references for path in paths):
+        return (
+            "the reference must be a relative path without '..' or backslashes, of printable "
+            "characters"
+        )
+    if any(_spelt_oddly(file) for file, *_ in references):
+        return (
+            "the path must be in its shortest form, without '//', './' or a slash at its end, so "
+            "that one item has one reference"
+        )
+    return None
 
 
 def _label_objection(label: int | None, classes: int | None) -> str | None:
@@ -252,6 +264,13 @@ def _leaves_root(path: str) -> bool:
     parts = PurePosixPath(path).parts
     odd = not parts or "\\" in path or not path.isprintable()
     return odd or parts[0] == "/" or ".." in parts or parts[0][1:2] == ":"
+
+
+def _spelt_oddly(path: str) -> bool:
+    """Tell whether a path has a shorter spelling: the same item would pass for another one."""
+    if "//" not in path and "/." not in path and path[:1] != "." and path[-1:] != "/":
+        return False
+    return str(PurePosixPath(path)) != path
 
 
 def _json_rows(source: Path) -> Iterator[tuple[int, Row | str]]:

@@ -14,9 +14,10 @@ from app.registry.pretrained import foreign
 
 WEIGHTS = "model.safetensors"
 SUMS = "SHA256SUMS"
+CARD = "lethe.json"
 JSON_FILES = (
     "config.json",
-    "lethe.json",
+    CARD,
     "preprocessor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -24,7 +25,7 @@ JSON_FILES = (
 )
 TEXT_FILES = ("README.md", SUMS, "merges.txt", "vocab.txt")
 ALLOWED = frozenset({WEIGHTS, *JSON_FILES, *TEXT_FILES})
-REQUIRED = (WEIGHTS, "config.json", "lethe.json")
+REQUIRED = (WEIGHTS, "config.json", CARD)
 # Files other than weights are read whole to check them.
 _MOST_TEXT_BYTES = 64 << 20
 

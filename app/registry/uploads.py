@@ -1,5 +1,6 @@
 """Uploading a version: files one by one under their own digests, then all as a checkpoint."""
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,7 @@ from app.core.storage import Storage
 from app.deletions.queries import hold_dataset
 from app.ledger.records import VersionRegistered
 from app.registry import checkpoints, queries
-from app.registry.errors import VersionFixed
+from app.registry.errors import CheckpointInvalid, VersionFixed
 from app.registry.service import checkpoint_key
 from app.registry.tables import Version, VersionFile
 
@@ -54,6 +55,7 @@ def finalize(session: Session, storage: Storage, version: Version, expected: str
     files = list(queries.files_of(session, version.version_id))
     digests = {file.path: file.sha256 for file in files}
     address = checkpoints.check_whole(digests, expected)
+    _check_card(session, storage, version, files)
     if checkpoints.SUMS not in digests:
         files.append(_make_sums(session, storage, version, digests))
     _settle(storage, files, address)
@@ -61,6 +63,23 @@ def finalize(session: Session, storage: Storage, version: Version, expected: str
     prefix = _uploads(version)
     after_commit(session, lambda: storage.delete(prefix))
     return True
+
+
+def _check_card(
+    session: Session, storage: Storage, version: Version, files: list[VersionFile]
+) -> None:
+    """Raise `CheckpointInvalid` when the checkpoint says that it is of another kind of model."""
+    place = next(file.location for file in files if file.path == checkpoints.CARD)
+    with storage.open(place) as file:
+        card = json.load(file)
+    model = queries.get_model(session, version.model_id)
+    found = card.get("family"), card.get("task", model.task)
+    if found != (model.family, model.task):
+        raise CheckpointInvalid(
+            f"{checkpoints.CARD} says family {found[0]!r} and task {found[1]!r}; the model "
+            f"{model.model_id} is {model.family!r} for {model.task!r}. Put the checkpoint of such "
+            "a model, or upload this one as a version of a model of its own kind."
+        )
 
 
 def registered(version: Version, token_id: str | None = None) -> VersionRegistered:

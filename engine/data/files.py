@@ -53,6 +53,11 @@ class DataFiles:
         """
         reference = reference or name
         _check_relative(name, reference)
+        if str(PurePosixPath(name)) != name:  # the same item would pass for another one
+            raise DataError(
+                "a path must be in its shortest form, without '//', './' or a slash at its end",
+                file=reference,
+            )
         path = (self.root / name).resolve()
         if not path.is_relative_to(self.root):
             raise DataError("the reference leaves the data set's root; it must not", file=reference)

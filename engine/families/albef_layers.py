@@ -12,6 +12,7 @@ from engine.families.base import MULTIPLE_OF, FamilyConfig
 from engine.families.images import CLIP_MEAN, CLIP_STD
 
 Side = Annotated[int, Field(ge=1, le=1024)]
+Spread = Annotated[float, Field(gt=0)]
 
 
 class AlbefConfig(FamilyConfig):
@@ -26,7 +27,7 @@ class AlbefConfig(FamilyConfig):
     )
     patch_size: tuple[Side, Side] = Field(default=(8, 8), description="height and width in pixels")
     image_mean: tuple[float, float, float] = CLIP_MEAN
-    image_std: tuple[float, float, float] = CLIP_STD
+    image_std: tuple[Spread, Spread, Spread] = CLIP_STD
     hidden_size: int = Field(default=128, ge=8, le=4096, description="d, of image and text tokens")
     heads: int = Field(default=4, ge=1, le=128)
     vision_layers: int = Field(default=4, ge=1, le=96)

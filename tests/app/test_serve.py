@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -290,3 +291,20 @@ def test_an_impatient_second_ctrl_c_leaves_no_process_behind_either(serve: Serve
         time.sleep(0.2)
     assert served.terminal.wait() == 128 + signal.SIGINT
     assert not psutil.wait_procs(everything, timeout=60)[1]
+
+
+def test_a_port_that_another_service_has_ends_it_at_once_with_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", "serve", "--port", str(port)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(LETHE_DATA_DIR=str(tmp_path / "data")),
+            timeout=120,
+        )
+    assert done.returncode == 1
+    assert f"The port {port} of 127.0.0.1 cannot be used" in done.stderr
+    assert "ready" not in done.stdout

@@ -84,6 +84,21 @@ def test_finalize_again_is_harmless_and_files_are_fixed_from_then_on(
     assert len(leaves(database, "version_registered")) == 1
 
 
+def test_checkpoint_of_another_kind_of_model_is_refused_and_the_right_one_then_taken(
+    client: TestClient, make_model: Make, checkpoint_files: dict[str, bytes]
+) -> None:
+    url = begin(client, make_model())
+    for path, content in checkpoint_files.items():
+        client.put(f"{url}/files/{path}", content=content)
+    client.put(f"{url}/files/lethe.json", content=b'{"family": "clip", "task": "retrieval"}')
+    refused = client.post(f"{url}/finalize")
+    assert refused.status_code == 422
+    assert "family 'clip'" in refused.json()["detail"]
+    assert client.get(url).json()["status"] != "ready"
+    client.put(f"{url}/files/lethe.json", content=checkpoint_files["lethe.json"])
+    assert client.post(f"{url}/finalize").status_code == 200
+
+
 def test_finalize_by_two_at_once_makes_one_version_ready(
     client: TestClient, make_model: Make, checkpoint_files: dict[str, bytes], database: Database
 ) -> None:

@@ -106,6 +106,7 @@ def test_classes_of_the_data_set_set_the_head(image_data: PairDataset) -> None:
     [
         ("image_size", (20, 32), "no multiple"),
         ("heads", 3, "hidden_size 32 is no multiple of heads 3"),
+        ("image_std", (0.2, 0.0, 0.2), "greater than 0"),
         ("text_layers", 3, "multiple of 2"),
         ("patch_size", (0, 8), "greater than or equal to 1"),
     ],
