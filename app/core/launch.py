@@ -47,6 +47,8 @@ class ApiProcess(ServerProcess):
         return f"http://{self._settings.host}:{self._settings.port}"
 
     def _prepare(self) -> Sequence[str]:
+        # Here, where no API of ours is left: one whose owner was killed has the port until it ends.
+        _require_port(self._settings)
         return [sys.executable, "-m", "app.cli", "api"]
 
     def _environment(self) -> Mapping[str, str]:
@@ -125,7 +127,6 @@ def running_service(
     Raises:
         EmbeddedServerError: a part did not start, or the port is taken.
     """
-    _require_port(settings)
     with ExitStack() as stack:
         servers = _private_servers(settings, temporary=temporary)
         for server in servers:
@@ -190,8 +191,6 @@ def _private_servers(settings: Settings, *, temporary: bool) -> tuple[ServerProc
 
 def _require_port(settings: Settings) -> None:
     """Refuse a port that another service has: its answers would pass for those of our API."""
-    if not settings.port:
-        return
     kind, _, _, _, address = socket.getaddrinfo(
         settings.host, settings.port, type=socket.SOCK_STREAM
     )[0]

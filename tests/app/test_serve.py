@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from app.core.embedded import free_port
 from app.core.server_account import pointer_file
 from app.core.settings import Settings
 from tests.terminal import Terminal, environment
@@ -34,9 +35,9 @@ STOP_SECONDS = 30  # on a machine with much else to do; some three seconds on an
 class Served:
     """A `lethe serve` in a terminal."""
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, port: int = 0, **settings: str) -> None:
         env = environment(LETHE_DATA_DIR=str(data_dir), **settings)
-        self.terminal = Terminal("serve", "--port", "0", cwd=data_dir.parent, env=env)
+        self.terminal = Terminal("serve", "--port", str(port), cwd=data_dir.parent, env=env)
         self.url = self.terminal.expect(r"ready at (\S+)")
 
     @property
@@ -86,8 +87,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Give a function that starts the service in one data directory; all is ended afterwards."""
     started: list[Served] = []
 
-    def start(**settings: str) -> Served:
-        started.append(Served(tmp_path / "lethe", **settings))
+    def start(port: int = 0, **settings: str) -> Served:
+        started.append(Served(tmp_path / "lethe", port, **settings))
         return started[-1]
 
     yield start
@@ -229,7 +230,8 @@ def test_a_killed_serve_is_started_again_at_once_and_the_training_ends_once(
     *,
     everything: bool,
 ) -> None:
-    first = serve(**settings_for_digits)
+    port = free_port()
+    first = serve(port, **settings_for_digits)
     with first.caller() as client:
         world = new_world(client, digits)
         job_id = world.train(epochs=SOME_SECONDS)
@@ -241,7 +243,9 @@ def test_a_killed_serve_is_started_again_at_once_and_the_training_ends_once(
             part.kill()
     first.terminal.process.wait()
 
-    second = serve(**settings_for_digits)  # while the parts of the first one may still be ending
+    second = serve(
+        port, **settings_for_digits
+    )  # while the parts of the first one may still be ending
     assert second.token == first.token
     assert not psutil.wait_procs(parts, timeout=5)[1]
     with second.caller() as client:

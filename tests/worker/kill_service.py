@@ -24,7 +24,7 @@ from app.ledger.tree_head import verify_note
 from app.ledger.verify import verify_certificate
 from tests.worker.worker_world import World
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 240.0
 Row = dict[str, Any]
 
 
