@@ -95,6 +95,8 @@ def test_a_database_that_is_away_for_longer_than_a_lease_costs_that_attempt_only
 ) -> None:
     job_id, request_id = _in_training(service, outside, original)
     token = service.row(job_id)["fencing_token"]
+    for trainer in service.trainers():
+        trainer.suspend()  # so that it cannot end its work before it is stopped
     with _refusing(servers, service):
         wait_for(lambda: not service.trainers(), "the trainer to be stopped")
     check_ended_once(service, outside, job_id, request_id)
