@@ -58,11 +58,12 @@ RECIPES: Mapping[str, Recipe] = {
     "retrieval": Recipe(
         "albef",
         "retrieval",
-        config=_SMALL_ALBEF,
-        training={"epochs": 30, "batch_size": 128, "learning_rate": 0.001},
+        # Sixteen large patches an image: half the time of finer ones, and no worse a model.
+        config={**_SMALL_ALBEF, "patch_size": [18, 18]},
+        training={"epochs": 20, "batch_size": 128, "learning_rate": 0.001},
         # Whole images with all their texts go, from a model that is far surer of training pairs than
-        # of others: it takes more and smaller steps to decouple them.
-        unlearning={"alpha": 2.5, "utility_drop": 1.5, "learning_rate": 2e-4, "epochs": 18},
+        # of others: it takes more weight to decouple them.
+        unlearning={"alpha": 5.0, "utility_drop": 1.5},
     ),
     "visual_entailment": Recipe(
         "albef",

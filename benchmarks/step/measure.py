@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.step.plain import PlainLoop, plain_batches
 from benchmarks.step.world import World
 from engine.families.base import PairModel
-from engine.methods.multidelete import Batch, MultiDelete, MultiDeleteParams
+from engine.methods.multidelete import Batch, MultiDelete
+from engine.methods.multidelete_params import MultiDeleteParams
 from engine.training import Schedule, deterministic, fit
 
 Precision = Literal["fp32", "bf16"]

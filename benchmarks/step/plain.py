@@ -12,14 +12,10 @@ from torch.nn import functional
 
 from benchmarks.step.world import World
 from engine.families.base import Encoding, PairModel
-from engine.methods.multidelete import (
-    CLASSIFICATION,
-    RANKING,
-    Batch,
-    MultiDeleteParams,
-    TaskDefaults,
-)
-from engine.unlearning import Truths, Unlearning, draw, unrelated_texts
+from engine.methods.multidelete import Batch
+from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults, task_defaults
+from engine.methods.targets import unrelated_pairs
+from engine.unlearning import Truths, Unlearning
 
 Both = tuple[Encoding, Encoding]
 
@@ -29,8 +25,7 @@ CLIP = 1.0
 
 def weights_of(run: Unlearning) -> TaskDefaults:
     """Return the settings of a run, with the task's defaults where it gives none."""
-    defaults = RANKING if run.task.contrastive else CLASSIFICATION
-    return defaults.given(run.parameters_as(MultiDeleteParams))
+    return task_defaults(run).given(run.parameters_as(MultiDeleteParams))
 
 
 def plain_batches(run: Unlearning) -> Iterator[Batch]:
@@ -68,10 +63,9 @@ class PlainLoop:
         params = run.parameters_as(MultiDeleteParams)
         generator = torch.Generator().manual_seed(run.seed)
         everything = torch.cat([run.retain, run.forget])
-        items_of = draw(everything, params.draws * len(run.forget), generator)
-        texts_of = unrelated_texts(Truths(run.inputs), items_of, everything, generator)
+        drawn = unrelated_pairs(Truths(run.inputs), run.forget, everything, params.draws, generator)
         shape = (params.draws, len(run.forget))
-        return items_of.view(shape), texts_of.view(shape)
+        return drawn[0].view(shape), drawn[1].view(shape)
 
     def step(self, batch: Batch) -> None:
         """Take one step on the pairs of ``batch``."""

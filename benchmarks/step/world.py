@@ -17,7 +17,7 @@ from engine.data.pairs import ItemStore, Pair, PairDataset
 from engine.families import FamilyConfig, PairModel, families
 from engine.families.albef_layers import AlbefConfig
 from engine.inputs import Inputs
-from engine.methods.multidelete import MultiDeleteParams
+from engine.methods.multidelete_params import MultiDeleteParams
 from engine.monitor import Monitor
 from engine.spec import Modality, Split, Update
 from engine.tasks import Classification, tasks

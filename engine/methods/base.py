@@ -58,6 +58,11 @@ class Method:
 
 methods: Registry[Method] = Registry("methods", Method)
 
+REPEATED = (
+    "A retained pair that repeats the item and text of a deleted one keeps their association."
+)
+"""A limitation of every method that does not start anew: the pair is still in D_r."""
+
 
 def applies_everywhere(family: str, task: str, update: Update) -> None:
     """Refuse nothing: the `Method.refusal` of a method that knows no family, task or update."""

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from engine.families.base import PairModel
-from engine.methods.base import Method, MethodParams, applies_everywhere, methods
+from engine.methods.base import REPEATED, Method, MethodParams, applies_everywhere, methods
 from engine.methods.finite import require_finite
 from engine.tasks.base import TrainingRecipe
 from engine.training import Schedule, epoch_seed
@@ -154,6 +154,7 @@ methods.register("dtd")(
                 "The noise is not aimed at the deleted pairs: it blurs everything that the model "
                 "knows, and with few steps leaves little of it."
             ),
+            REPEATED,
         ),
         run=_run,
     )

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from engine.errors import NotApplicable
 from engine.families.base import Encoding, PairModel, families
 from engine.inputs import Inputs
-from engine.methods.base import Method, MethodParams, methods
+from engine.methods.base import REPEATED, Method, MethodParams, methods
 from engine.spec import Update
 from engine.tasks.base import Task, TrainingRecipe
 from engine.training import epoch_seed, recipe_schedule
@@ -272,6 +272,7 @@ methods.register("erm_ktp")(
             ),
             "It acts on visual features; what the text says of a deleted pair is not masked.",
             "It trains twice from the initial weights, and costs more than retraining.",
+            REPEATED,
         ),
         run=_run,
     )

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pydantic import Field
 
 from engine.families.base import PairModel
-from engine.methods.base import Method, MethodParams, applies_everywhere, methods
+from engine.methods.base import REPEATED, Method, MethodParams, applies_everywhere, methods
 from engine.tasks.base import TrainingRecipe
 from engine.training import Schedule, TaskObjective
 from engine.unlearning import Unlearning
@@ -63,6 +63,7 @@ methods.register("finetune")(
                 "Nothing pushes the deleted pairs out: they fade as far as further training on "
                 "other pairs overwrites them, which is often little."
             ),
+            REPEATED,
         ),
         run=_run,
     )

@@ -32,7 +32,7 @@ from torch_geometric.nn import Linear as GraphLinear
 from engine.errors import NonFiniteLoss
 from engine.families.base import PairModel
 from engine.methods.ascent import require_contrast
-from engine.methods.base import Method, MethodParams, applies_everywhere, methods
+from engine.methods.base import REPEATED, Method, MethodParams, applies_everywhere, methods
 from engine.methods.dependence import select
 from engine.methods.finite import require_finite
 from engine.tasks.base import cut
@@ -277,6 +277,7 @@ methods.register("lcodec")(
             ),
             "What the deleted pairs left in weights that were not selected stays.",
             "The noise is not aimed at the deleted pairs, and may blur retained ones as well.",
+            REPEATED,
         ),
         run=_run,
     )

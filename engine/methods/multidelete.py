@@ -3,20 +3,19 @@
 L = alpha L_MD + beta L_MKR + gamma L_UKR, each term in `engine.methods.losses`. The teacher f is
 the original; the student f' starts as its copy. Each step is one student pass over a batch of D_f
 and a batch of D_r together; the teacher's outputs are computed once and kept. L_MD is the mean over
-several unrelated pairs of each deleted one, since a single draw is mostly noise.
+many unrelated pairs of each deleted one, since few draws are mostly noise: see
+`engine.methods.targets`.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from engine.families.base import Encoding, PairModel
-from engine.methods.base import Method, MethodParams, applies_everywhere, methods
+from engine.methods.base import REPEATED, Method, applies_everywhere, methods
 from engine.methods.held_out import held_out_alike
 from engine.methods.losses import (
     decoupling_loss,
@@ -25,109 +24,15 @@ from engine.methods.losses import (
     similarity_retention_loss,
     unimodal_retention_loss,
 )
+from engine.methods.multidelete_params import MultiDeleteParams, task_defaults
 from engine.methods.selection import ForgettingSelection
+from engine.methods.targets import Rows, anchored_pairs, targets, unrelated_pairs
 from engine.methods.teacher import Teacher
 from engine.training import Schedule
-from engine.unlearning import Truths, Unlearning, draw, unrelated_texts
+from engine.unlearning import Truths, Unlearning, draw
 
 VALIDATIONS = 10
 """Validations in a run, spread evenly, so that selection costs little beside the steps."""
-
-
-def _weight(meaning: str) -> float | None:
-    weight: float | None = Field(default=None, ge=0, le=1000, description=meaning)
-    return weight
-
-
-class MultiDeleteParams(MethodParams):
-    """Weights, budget and sampling of MultiDelete; a null takes the task's default."""
-
-    alpha: float | None = _weight("weight of modality decoupling, L_MD")
-    beta: float | None = _weight("weight of multimodal knowledge retention, L_MKR")
-    gamma: float | None = _weight("weight of unimodal knowledge retention, L_UKR")
-    similarity: float | None = _weight("weight of cosines beside readouts in L_MD")
-    kept_similarity: float | None = _weight("weight of cosines beside readouts in L_MKR")
-    mismatched: float | None = _weight(
-        "weight of retained items with wrong texts beside retained pairs in L_MKR"
-    )
-    learning_rate: float | None = Field(default=None, gt=0, le=1)
-    epochs: int | None = Field(default=None, ge=1, le=10_000, description="passes over D_f")
-    least_steps: int | None = Field(
-        default=None, ge=0, le=100_000, description="steps made even when D_f is small"
-    )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="deleted pairs in a step")
-    retain_ratio: float | None = Field(
-        default=None, gt=0, le=100, description="retained pairs in an epoch for each deleted pair"
-    )
-    least_retained: int = Field(
-        default=32, ge=2, le=4096, description="retained pairs in a step even when D_f is small"
-    )
-    unrelated: Literal["dataset", "anchored"] = Field(
-        default="dataset",
-        description="any item with any text, or the deleted item with another text",
-    )
-    draws: int = Field(default=8, ge=1, le=256, description="unrelated pairs of each deleted pair")
-    utility_drop: float = Field(
-        default=1.0,
-        ge=0,
-        le=100,
-        description="points of validation utility that the selected epoch may lose",
-    )
-    target: float = Field(
-        default=20.0,
-        ge=0,
-        le=50,
-        description="D_f that is enough: of the epochs that reach it, the most useful is selected",
-    )
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-
-
-@dataclass(frozen=True)
-class TaskDefaults:
-    """What depends on the task; each field stands in for a null of `MultiDeleteParams`."""
-
-    alpha: float
-    beta: float
-    gamma: float
-    similarity: float
-    kept_similarity: float
-    mismatched: float
-    learning_rate: float
-    retain_ratio: float
-    epochs: int
-    least_steps: int
-
-    def given(self, params: MultiDeleteParams) -> "TaskDefaults":
-        """Return these defaults with what ``params`` gives in their place."""
-        chosen = {name: getattr(params, name) for name in TaskDefaults.__annotations__}
-        return replace(self, **{k: value for k, value in chosen.items() if value is not None})
-
-
-CLASSIFICATION = TaskDefaults(
-    alpha=6.0,
-    beta=20.0,
-    gamma=0.1,
-    similarity=0.0,
-    kept_similarity=0.0,
-    mismatched=0.0,
-    learning_rate=5e-4,
-    retain_ratio=4.0,
-    epochs=120,
-    least_steps=200,
-)
-# What ranks in retrieval is a similarity: it is decoupled and retained as well.
-RANKING = TaskDefaults(
-    alpha=1.5,
-    beta=20.0,
-    gamma=1.0,
-    similarity=0.3,
-    kept_similarity=10.0,
-    mismatched=1.0,
-    learning_rate=5e-4,
-    retain_ratio=1.0,
-    epochs=20,
-    least_steps=200,
-)
 
 
 @dataclass(frozen=True)
@@ -165,37 +70,26 @@ class MultiDelete:
 
     def __init__(self, run: Unlearning, student: PairModel, params: MultiDeleteParams) -> None:
         self.run, self.student, self.params = run, student, params
-        defaults = RANKING if run.task.contrastive else CLASSIFICATION
-        self.weights = defaults.given(params)
+        self.weights = task_defaults(run).given(params)
         self.truths = Truths(run.inputs)
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
-        items_of, texts_of = self._targets(generator)
-        self.target_readouts = self._by_draw(self.teacher.combined(items_of, texts_of))
+        rows = self._rows(generator)
+        self.readouts = targets(rows, params.draws, self.teacher.combined)
         if run.task.contrastive:
-            self.target_cosines = self._by_draw(self.teacher.cosines(items_of, texts_of))
+            self.cosines = targets(rows, params.draws, self.teacher.cosines)
         self.selection = ForgettingSelection(run, params.utility_drop, params.target, generator)
 
-    def _targets(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Choose K pairs for each deleted pair to end at: rows ``(K * F,)`` of items and texts."""
-        if self.run.aim == "calibrated":
-            alike = held_out_alike(self.run, self.params.draws)
-            return alike, alike
-        return self._unrelated(generator)
-
-    def _unrelated(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw K pairs (I_p, T_q) for each deleted pair: rows ``(K * F,)`` of p and of q."""
+    def _rows(self, generator: torch.Generator) -> Rows:
+        """Choose K pairs for each deleted pair to end at."""
         run, draws = self.run, self.params.draws
+        if run.aim == "calibrated":
+            alike = held_out_alike(run, draws)
+            return alike, alike
         # D: what the model may know. Pairs forgotten before are no part of it.
         pool = torch.cat([run.retain, run.forget])
-        items_of = run.forget.repeat(draws)
-        if self.params.unrelated == "dataset":
-            items_of = draw(pool, len(items_of), generator)
-        return items_of, unrelated_texts(self.truths, items_of, pool, generator)
-
-    def _by_draw(self, outputs: Tensor) -> Tensor:
-        """Return teacher outputs ``(K * F, ...)`` as ``(K, F, ...)``."""
-        return outputs.view(self.params.draws, len(self.run.forget), *outputs.shape[1:])
+        drawn = unrelated_pairs if self.params.unrelated == "dataset" else anchored_pairs
+        return drawn(self.truths, run.forget, pool, draws, generator)
 
     def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Batch]:
         """Cut D_f into batches, each with pairs of D_r that are sampled afresh in every epoch."""
@@ -251,8 +145,8 @@ class MultiDelete:
             items_at = torch.cat([pairs, first])
             texts_at = torch.cat([pairs, first[batch.partners]])
         readouts = self.student.fuse(item.take(items_at), text.take(texts_at)).readout
-        unrelated = self.target_readouts[:, batch.places]
-        decoupling = decoupling_loss(readouts[:deleted].expand_as(unrelated), unrelated)
+        wanted, spread = self.readouts.at(batch.places)
+        decoupling = decoupling_loss(readouts[:deleted], wanted) + spread
         known = self.teacher.readouts(torch.cat([batch.retain, batch.forgotten]))
         retention = multimodal_retention_loss(readouts[deleted : len(pairs)], known)
         if self.weights.mismatched:
@@ -266,10 +160,8 @@ class MultiDelete:
     ) -> Tensor:
         """L_MD on the cosines of deleted pairs; items and texts are unit vectors ``(n, p)``."""
         cosines = (items[deleted] * texts[deleted]).sum(dim=1)
-        unrelated = self.target_cosines[:, batch.places]
-        return self.weights.similarity * similarity_decoupling_loss(
-            cosines.expand_as(unrelated), unrelated
-        )
+        wanted, spread = self.cosines.at(batch.places)
+        return self.weights.similarity * (similarity_decoupling_loss(cosines, wanted) + spread)
 
     def _cosine_retention(self, rows: Tensor, kept: Tensor, items: Tensor, texts: Tensor) -> Tensor:
         """L_MKR on the cosines of every kept item with every kept text."""
@@ -290,6 +182,7 @@ class MultiDelete:
             epochs=epochs,
             learning_rate=self.weights.learning_rate,
             weight_decay=self.params.weight_decay,
+            decay=True,  # the last epochs differ little, so that selection picks less noise
             validate_every=max(1, epochs // VALIDATIONS),
         )
 
@@ -315,7 +208,7 @@ LIMITATIONS = (
         "The method is approximate: measurements support that the pairs are forgotten, and "
         "nothing proves it."
     ),
-    "A retained pair that repeats the item and text of a deleted one keeps their association.",
+    REPEATED,
 )
 
 methods.register("multidelete")(

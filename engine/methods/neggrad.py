@@ -15,7 +15,7 @@ from pydantic import Field
 
 from engine.families.base import PairModel
 from engine.methods.ascent import Ascent, AscentParams, check_usable
-from engine.methods.base import Method, applies_everywhere, methods
+from engine.methods.base import REPEATED, Method, applies_everywhere, methods
 from engine.methods.selection import ForgettingSelection
 from engine.unlearning import Unlearning
 
@@ -88,6 +88,7 @@ methods.register("neggrad")(
                 "A contrastive loss needs other pairs to contrast with: a single deleted pair is "
                 "reached through the match head alone, and refused where the model has none."
             ),
+            REPEATED,
         ),
         run=_run,
     )

@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.errors import InvalidSpec, NotApplicable
 from engine.families.base import PairModel
 from engine.methods.ascent import Ascent, AscentParams, check_usable
-from engine.methods.base import Method, applies_everywhere, methods
+from engine.methods.base import REPEATED, Method, applies_everywhere, methods
 from engine.unlearning import Unlearning, draw
 
 SAMPLE = 512
@@ -130,6 +130,7 @@ methods.register("ul")(
                 "The run stops when the deleted pairs score like unseen ones on average; single "
                 "pairs may still score higher or lower."
             ),
+            REPEATED,
         ),
         run=_run,
         # Where it stops is where unseen pairs stand.

@@ -1,0 +1,118 @@
+"""What a request may set of MultiDelete, and what each task has where it sets nothing."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import Field
+
+from engine.methods.base import MethodParams
+from engine.unlearning import Unlearning
+
+
+def _weight(meaning: str) -> float | None:
+    weight: float | None = Field(default=None, ge=0, le=1000, description=meaning)
+    return weight
+
+
+class MultiDeleteParams(MethodParams):
+    """Weights, budget and sampling of MultiDelete; a null takes the task's default."""
+
+    alpha: float | None = _weight("weight of modality decoupling, L_MD")
+    beta: float | None = _weight("weight of multimodal knowledge retention, L_MKR")
+    gamma: float | None = _weight("weight of unimodal knowledge retention, L_UKR")
+    similarity: float | None = _weight("weight of cosines beside readouts in L_MD")
+    kept_similarity: float | None = _weight("weight of cosines beside readouts in L_MKR")
+    mismatched: float | None = _weight(
+        "weight of retained items with wrong texts beside retained pairs in L_MKR"
+    )
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="passes over D_f")
+    least_steps: int | None = Field(
+        default=None, ge=0, le=100_000, description="steps made even when D_f is small"
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="deleted pairs in a step")
+    retain_ratio: float | None = Field(
+        default=None, gt=0, le=100, description="retained pairs in an epoch for each deleted pair"
+    )
+    least_retained: int = Field(
+        default=32, ge=2, le=4096, description="retained pairs in a step even when D_f is small"
+    )
+    unrelated: Literal["dataset", "anchored"] = Field(
+        default="dataset",
+        description="any item with any text, or the deleted item with another text",
+    )
+    draws: int = Field(
+        default=128, ge=1, le=1024, description="unrelated pairs of each deleted pair"
+    )
+    utility_drop: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="points of validation utility that the selected epoch may lose",
+    )
+    target: float = Field(
+        default=10.0,
+        ge=0,
+        le=50,
+        description="D_f that is enough: of the epochs that reach it, the most useful is selected",
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class TaskDefaults:
+    """What depends on the task; each field stands in for a null of `MultiDeleteParams`."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    similarity: float
+    kept_similarity: float
+    mismatched: float
+    learning_rate: float
+    retain_ratio: float
+    epochs: int
+    least_steps: int
+
+    def given(self, params: MultiDeleteParams) -> "TaskDefaults":
+        """Return these defaults with what ``params`` gives in their place."""
+        chosen = {name: getattr(params, name) for name in TaskDefaults.__annotations__}
+        return replace(self, **{k: value for k, value in chosen.items() if value is not None})
+
+
+CLASSIFICATION = TaskDefaults(
+    alpha=12.0,
+    beta=20.0,
+    gamma=0.2,
+    similarity=0.0,
+    kept_similarity=0.0,
+    mismatched=0.0,
+    learning_rate=5e-4,
+    retain_ratio=4.0,
+    epochs=120,
+    least_steps=480,
+)
+# Where encoders stand still, steps cost little and the few weights that move must go far.
+CLASSIFICATION_BY_FUSION = replace(
+    CLASSIFICATION, alpha=8.0, learning_rate=5e-3, epochs=240, least_steps=1200
+)
+# What ranks in retrieval is a similarity: it is decoupled and retained as well.
+RANKING = TaskDefaults(
+    alpha=2.5,
+    beta=20.0,
+    gamma=1.0,
+    similarity=0.3,
+    kept_similarity=10.0,
+    mismatched=1.0,
+    learning_rate=3e-4,
+    retain_ratio=1.0,
+    epochs=12,
+    least_steps=400,
+)
+
+
+def task_defaults(run: Unlearning) -> TaskDefaults:
+    """Return what stands in for the nulls of the parameters."""
+    if run.task.contrastive:
+        return RANKING
+    return CLASSIFICATION if run.update == "all" else CLASSIFICATION_BY_FUSION

@@ -1,0 +1,60 @@
+"""Targets: the mean and the spread stand for all K pairs, and each combination is computed once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engine.methods import targets as module
+from engine.methods.targets import targets, unrelated_pairs
+from engine.unlearning import Truths, Unlearning
+
+Unlearn = Callable[..., Unlearning]
+
+ROWS = (torch.tensor([0, 1, 2, 0]), torch.tensor([1, 0, 3, 1]))
+"""Two draws of two deleted pairs: 01 and 10, then 23 and 01."""
+VALUES = {(0, 1): [0.0, 0.0], (1, 0): [2.0, 2.0], (2, 3): [4.0, 2.0]}
+
+
+def test_mean_and_spread_by_hand_and_each_combination_once() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def outputs(items: Tensor, texts: Tensor) -> Tensor:
+        asked.extend(zip(items.tolist(), texts.tolist(), strict=True))
+        return torch.tensor([VALUES[pair] for pair in asked])
+
+    found = targets(ROWS, 2, outputs)
+    assert sorted(asked) == sorted(VALUES)
+    # (0, 0) and (4, 2): mean (2, 1), squared distances 4 and 1 for both, so 2.5 a dimension.
+    # (2, 2) and (0, 0): mean (1, 1), 1 a dimension.
+    torch.testing.assert_close(found.mean, torch.tensor([[2.0, 1.0], [1.0, 1.0]]))
+    torch.testing.assert_close(found.spread, torch.tensor([2.5, 1.0]))
+    mean, spread = found.at(torch.tensor([1]))
+    assert (mean.tolist(), float(spread)) == ([[1.0, 1.0]], 1.0)
+
+
+def test_the_loss_is_the_mean_over_all_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, student = (torch.randn(3 * 5, 7, generator=generator) for _ in range(2))
+    student = student[:5]
+    rows = torch.arange(15), torch.arange(15)
+    found = targets(rows, 3, lambda items, _: values[items])
+    mean, spread = found.at(torch.arange(5))
+    expected = torch.stack([(student - draw).square().mean() for draw in values.split(5)]).mean()
+    torch.testing.assert_close((student - mean).square().mean() + spread, expected)
+
+
+def test_values_of_one_dimension_have_a_spread_too() -> None:
+    found = targets(ROWS, 2, lambda items, _: items.double())
+    assert found.mean.tolist() == [1.0, 0.5]
+    assert found.spread.tolist() == [1.0, 0.25]
+
+
+def test_deleted_pairs_draw_from_one_pool(unlearn: Unlearn) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    everything = torch.cat([run.retain, run.forget])
+    generator = torch.Generator().manual_seed(0)
+    draws = 2 * module.POOL // len(run.forget)
+    rows = unrelated_pairs(Truths(run.inputs), run.forget, everything, draws, generator)
+    assert len(rows[0]) == draws * len(run.forget) > module.POOL
+    assert len(torch.stack(rows).unique(dim=1)[0]) <= module.POOL
