@@ -33,8 +33,9 @@ def catalogue() -> Entry:
     """Return everything that can be asked of the engine, as plain data.
 
     Keys:
-        families: name to ``summary, modality, config_schema, tiny_config``.
-        tasks: name to ``summary, modalities, recipe_schema``.
+        families: name to ``summary, modality, set_by_data, config_schema, tiny_config``.
+        tasks: name to ``summary, modalities, items_per_pair, least_items, labelled, classes,
+            recipe_schema``; what they say of the data is as in `Task`.
         combinations: ``{family, task, modality}`` of each family that can do a task.
         methods: name to ``summary, guarantee, scopes, objectives, limitations, params_schema, applies``, where
             ``applies`` lists ``{family, task, update, reason}``; a null reason means that it does.
@@ -58,6 +59,7 @@ def _family(family: type[PairModel]) -> Entry:
     return {
         "summary": _summary(family),
         "modality": family.modality,
+        "set_by_data": dict(family.set_by_data),
         "config_schema": _schema(family.config_class),
         "tiny_config": family.tiny().model_dump(mode="json"),
     }
@@ -67,6 +69,10 @@ def _task(task: type[Task]) -> Entry:
     return {
         "summary": _summary(task),
         "modalities": list(task.modalities),
+        "items_per_pair": task.items_per_pair,
+        "least_items": task.least_items,
+        "labelled": task.labelled,
+        "classes": list(task.classes),
         "recipe_schema": _schema(task.recipe),
     }
 

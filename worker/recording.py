@@ -56,7 +56,8 @@ def record_nothing_to_do(context: Context, lease: Lease) -> None:
         if already_recorded(session, lease):
             return
         job = hold(session, lease)
-        result = {"outcome": "everything was forgotten before"}
+        duties.covered(session, job, [])
+        result = {"outcome": "everything was forgotten before", "request_ids": []}
         endings.succeed(
             session, context.signer, job, version_id=job.input_version_id, result=result
         )
@@ -90,7 +91,7 @@ def _version(
     )
     if job.kind == "train":
         # From here on the requests of the dataset stand still, so none can be overlooked.
-        hold_dataset(session, job.dataset_id, alone=True)
+        hold_dataset(session, job.dataset_id)
     version.contains_deleted = _contains_deleted(session, assignment)
     session.flush()
     return version
@@ -172,4 +173,7 @@ def _finish(
         "checkpoint_sha256": version.checkpoint_sha256,
         "cost": result["cost"],
     }
+    if job.kind == "unlearn":
+        # Of several requests that share a job some may have had nothing left to forget.
+        summary["request_ids"] = sorted(assignment.spec["forget"])
     endings.succeed(session, context.signer, job, version_id=version.version_id, result=summary)

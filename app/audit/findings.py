@@ -16,27 +16,32 @@ GROUPS = {"deleted": "deleted", "retained": "kept", "unseen": "never seen"}
 ByMoment = dict[str, MetricOut]
 
 
-def findings(metrics: Sequence[MetricOut], request_id: str, aim: str = "decouple") -> list[Finding]:
+def findings(
+    metrics: Sequence[MetricOut], request_id: str, aim: str = "decouple", *, made_for: bool = True
+) -> list[Finding]:
     """Return each explained metric before and after, for the pairs that concern the request.
 
     These are the test pairs, the request's own (or the job's, which are the same where one request
     has the job to itself), where they are more, all that the version has ever forgotten, and the
-    pairs that stayed.
+    pairs that stayed. Of a version that was not made for the request, only all that it has ever
+    forgotten has the request's pairs in it.
     """
     by_key: dict[tuple[str, str], ByMoment] = {}
     for metric in metrics:
         by_key.setdefault((metric.name, metric.subset), {})[metric.moment] = metric
     return [
         _finding(name, subset, by_key[name, subset], aim)
-        for subset in _subsets(metrics, request_id)
+        for subset in _subsets(metrics, request_id, made_for)
         for name in METRICS
         if _is_shown(name, by_key.get((name, subset), {}))
     ]
 
 
-def score_spreads(metrics: Sequence[MetricOut], request_id: str) -> list[ScoreSpread]:
+def score_spreads(
+    metrics: Sequence[MetricOut], request_id: str, *, made_for: bool = True
+) -> list[ScoreSpread]:
     """Return how scores are spread before and after, beside the request's own pairs."""
-    mine = _own_subset({metric.subset for metric in metrics}, request_id)
+    mine = _own_subset({metric.subset for metric in metrics}, request_id, made_for)
     found = {
         metric.moment: metric.details["histograms"]
         for metric in metrics
@@ -55,18 +60,24 @@ def _is_shown(name: str, found: ByMoment) -> bool:
     return any(metric.value is not None for metric in found.values())
 
 
-def _subsets(metrics: Sequence[MetricOut], request_id: str) -> list[str]:
+def _subsets(metrics: Sequence[MetricOut], request_id: str, made_for: bool) -> list[str]:
     sizes = {metric.subset: metric.n for metric in metrics if metric.name in {"d_f", "d_test"}}
-    mine = _own_subset(set(sizes), request_id)
+    mine = _own_subset(set(sizes), request_id, made_for)
     shown = ["test", mine]
-    if sizes.get("forgotten") != sizes.get(mine):
+    if mine != "forgotten" and sizes.get("forgotten") != sizes.get(mine):
         shown.append("forgotten")
     return [subset for subset in shown if subset in sizes] + [KEPT]
 
 
-def _own_subset(subsets: set[str], request_id: str) -> str:
+def _own_subset(subsets: set[str], request_id: str, made_for: bool) -> str:
+    """Return the smallest subset that has all pairs of the request in it, as far as it was measured.
+
+    The first version of a lineage that forgot anything has no ``forgotten``: there it is ``forget``.
+    """
     own = f"request:{request_id}"
-    return own if own in subsets else "forget"
+    if own in subsets:
+        return own
+    return "forgotten" if not made_for and "forgotten" in subsets else "forget"
 
 
 def _finding(name: str, subset: str, found: ByMoment, aim: str) -> Finding:

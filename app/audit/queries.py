@@ -1,7 +1,6 @@
 """What the database knows about measurements and the requests that they are about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -9,37 +8,12 @@ from sqlalchemy.orm import Session
 from app.audit.tables import Audit
 from app.deletions.tables import DeletionRequest, RequestJob
 from app.jobs.tables import Job
-from app.registry.tables import Model, Version
-
-
-@dataclass(frozen=True)
-class Produced:
-    """A version that a job made for a request, and what was measured on it."""
-
-    job: Job
-    version: Version
-    model: Model
-    audit: Audit | None
 
 
 def audits_of(session: Session, version_id: str) -> Sequence[Audit]:
     """Return every audit of a version, oldest first."""
     chosen = select(Audit).where(Audit.version_id == version_id)
     return session.scalars(chosen.order_by(Audit.created_time, Audit.audit_id)).all()
-
-
-def produced(session: Session, request_id: str) -> list[Produced]:
-    """Return what the request's unlearning jobs made, in the order of the versions."""
-    rows = session.execute(
-        select(Job, Version, Model, Audit)
-        .join(RequestJob, RequestJob.job_id == Job.job_id)
-        .join(Version, Version.version_id == Job.output_version_id)
-        .join(Model, Model.model_id == Version.model_id)
-        .outerjoin(Audit, Audit.job_id == Job.job_id)
-        .where(RequestJob.request_id == request_id, RequestJob.relation == "forget")
-        .order_by(Version.model_id, Version.number)
-    )
-    return [Produced(*row) for row in rows]
 
 
 def jobs_of(session: Session, request_id: str) -> list[Job]:

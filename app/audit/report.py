@@ -1,11 +1,8 @@
 """The compliance report of a request: what was asked, what was done, how sure that is."""
 
-import base64
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from sqlalchemy.orm import Session
@@ -23,6 +20,8 @@ from app.audit.schemas import (
 )
 from app.audit.service import find_request
 from app.datasets.tables import Dataset
+from app.deletions import outcome
+from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest
 from app.ledger import log, tables
 from app.ledger.explain import GUARANTEES, LIMITS
@@ -36,6 +35,7 @@ LEAVES = {
     "job_started": "A worker began a job.",
     "version_registered": "A version entered the registry.",
     "version_produced": "A new version that forgot the pairs was made.",
+    "version_retired": "The version was taken out of use for good.",
     "audit_recorded": "The version was measured.",
     "request_completed": "The request was completed and its certificate issued.",
 }
@@ -50,36 +50,31 @@ def report_of(session: Session, signer: Signer, request_id: str) -> ReportOut:
     """
     request = find_request(session, request_id)
     holds = queries.certified(session, request)
-    made = queries.produced(session, holds.request_id)
+    standing = outcome.shown(session, holds)
     jobs = queries.jobs_of(session, holds.request_id)
-    guarantee, limitations = _promise(holds)
-    versions = [_version(one, holds) for one in made]
+    stated = outcome.stated(holds)
+    guarantee = stated.get("guarantee", "none_yet")
+    versions = [_version(one, request, holds) for one in standing]
+    retired = outcome.retired(session, request, standing)
     subjects = {request_id, holds.request_id, request.dataset_id}
     subjects |= {job.job_id for job in jobs} | {version.version_id for version in versions}
+    subjects |= set(retired)
     return ReportOut(
         title=f"Report on deletion request {request_id}",
         created_time=datetime.now(UTC),
         request=_facts(session, request),
-        summary=_summary(request, versions),
+        summary=_summary(request, versions, retired),
         jobs=[JobFact(job_id=job.job_id, kind=job.kind, status=job.status) for job in jobs],
         versions=versions,
         never_learned=queries.never_learned(session, request_id),
+        retired_versions=retired,
         guarantee=guarantee,
         guarantee_sentence=_guarantee_sentence(guarantee),
-        limitations=limitations,
+        limitations=stated.get("limitations", []),
         ledger=_ledger(session, signer, sorted(subjects)),
         certificate_available=request.status == "completed" and holds.certificate is not None,
         does_not_prove=list(LIMITS),
     )
-
-
-def _promise(request: DeletionRequest) -> tuple[Any, list[str]]:
-    """Return guarantee and limitations as the certificate states them."""
-    if request.certificate is None:
-        return "none_yet", []
-    payload = base64.b64decode(request.certificate["dsseEnvelope"]["payload"])
-    stated = json.loads(payload)["predicate"]
-    return stated["guarantee"], stated["limitations"]
 
 
 def _guarantee_sentence(guarantee: str) -> str:
@@ -95,11 +90,14 @@ def _facts(session: Session, request: DeletionRequest) -> RequestFacts:
     return RequestFacts(**same, dataset_name=dataset.name)
 
 
-def _summary(request: DeletionRequest, versions: Sequence[VersionReport]) -> list[str]:
+def _summary(
+    request: DeletionRequest, versions: Sequence[VersionReport], retired: Sequence[str]
+) -> list[str]:
     return [
         _asked(request),
         *_counted(request),
-        _outcome(request, len(versions)),
+        _outcome(request, versions),
+        *_left(retired),
         _on_time(request),
     ]
 
@@ -117,13 +115,22 @@ def _asked(request: DeletionRequest) -> str:
 def _counted(request: DeletionRequest) -> list[str]:
     found = []
     if request.already_forgotten_count:
-        found.append(f"Forgotten by an earlier request: {_pairs(request.already_forgotten_count)}.")
+        found.append(
+            "Forgotten before, or asked for by an earlier request, when this one was accepted:"
+            f" {_pairs(request.already_forgotten_count)}."
+        )
     if request.not_trained_count:
         found.append(f"Never trained on (validation or test): {_pairs(request.not_trained_count)}.")
     return found
 
 
-def _outcome(request: DeletionRequest, versions: int) -> str:
+def _left(retired: Sequence[str]) -> list[str]:
+    if not retired:
+        return []
+    return [f"Retired, so out of use and left as they are: {', '.join(retired)}."]
+
+
+def _outcome(request: DeletionRequest, versions: Sequence[VersionReport]) -> str:
     if request.status != "completed":
         reason = f" {request.status_reason}" if request.status_reason else ""
         return f"The request is {request.status.replace('_', ' ')}.{reason}"
@@ -133,9 +140,39 @@ def _outcome(request: DeletionRequest, versions: int) -> str:
             f" of request {request.met_by_request_id} holds."
         )
     if not versions:
-        return "No registered version had learned from the pairs, so none had to be changed."
-    new = "A new version was" if versions == 1 else f"{versions} new versions were"
-    return f"{new} made with method {request.method}, measured, and recorded."
+        return "No registered version in use had learned from the pairs, so none had to be changed."
+    new = [version for version in versions if version.made_for_request]
+    there = [version for version in versions if not version.made_for_request]
+    return " ".join(filter(None, (_made(new), _already_there(there))))
+
+
+def _made(versions: Sequence[VersionReport]) -> str:
+    if not versions:
+        return ""
+    new = "A new version was" if len(versions) == 1 else f"{len(versions)} new versions were"
+    said = f"{new} made with method {_methods(versions)}{_measured(versions)}, and recorded."
+    if others := max(version.other_requests for version in versions):
+        more = "another request" if others == 1 else f"{others} other requests"
+        said += f" What was made forgot the pairs of {more} in the same step."
+    return said
+
+
+def _already_there(versions: Sequence[VersionReport]) -> str:
+    if not versions:
+        return ""
+    stand = "1 version" if len(versions) == 1 else f"{len(versions)} versions"
+    return (
+        "Jobs of other requests had forgotten every pair already, so nothing was left to forget:"
+        f" {stand} made with method {_methods(versions)}{_measured(versions)} before."
+    )
+
+
+def _methods(versions: Sequence[VersionReport]) -> str:
+    return ", ".join(dict.fromkeys(version.method for version in versions))
+
+
+def _measured(versions: Sequence[VersionReport]) -> str:
+    return ", measured" if all(version.findings for version in versions) else ""
 
 
 def _on_time(request: DeletionRequest) -> str:
@@ -151,21 +188,29 @@ def _pairs(count: int) -> str:
     return f"{count:,} pair" if count == 1 else f"{count:,} pairs"
 
 
-def _version(made: queries.Produced, request: DeletionRequest) -> VersionReport:
-    audit = made.audit
-    metrics = [] if audit is None else [MetricOut.model_validate(one) for one in audit.metrics]
+def _version(one: Standing, request: DeletionRequest, holds: DeletionRequest) -> VersionReport:
+    audit = one.audit
+    metrics = (
+        [] if audit is None else [MetricOut.model_validate(metric) for metric in audit.metrics]
+    )
+    made_for = holds.request_id in one.made_for
+    aim = None if made_for or audit is None else audit.objective
     return VersionReport(
-        version_id=made.version.version_id,
-        input_version_id=made.version.parent_id,
-        model_name=made.model.name,
-        family=made.model.family,
-        task=made.model.task,
-        number=made.version.number,
-        job_id=made.job.job_id,
-        checkpoint_sha256=made.version.checkpoint_sha256,
-        weights_sha256=made.version.weights_sha256,
-        findings=findings(metrics, request.request_id, request.objective),
-        score_spreads=score_spreads(metrics, request.request_id),
+        version_id=one.version.version_id,
+        input_version_id=one.version.parent_id,
+        model_name=one.model.name,
+        family=one.model.family,
+        task=one.model.task,
+        number=one.version.number,
+        status=one.version.status,
+        job_id=one.version.job_id,
+        method=one.method_or(holds.method),
+        made_for_request=request.request_id in one.made_for,
+        other_requests=len(one.made_for - {request.request_id}),
+        checkpoint_sha256=one.version.checkpoint_sha256,
+        weights_sha256=one.version.weights_sha256,
+        findings=findings(metrics, holds.request_id, aim or holds.objective, made_for=made_for),
+        score_spreads=score_spreads(metrics, holds.request_id, made_for=made_for),
         seconds=None if audit is None else audit.cost.get("seconds"),
         environment={} if audit is None else audit.environment,
     )

@@ -40,7 +40,7 @@ def read_version_audits(session: SessionDep, version_id: str, _: Reader) -> Vers
 
 @router.get("/requests/{request_id}", responses=problems(RequestUnknown))
 def read_request_audits(session: SessionDep, request_id: str, _: Reader) -> RequestAuditOut:
-    """Return what was measured, before and after, on every version made for a request."""
+    """Return what was measured, before and after, on every version that stands for a request."""
     return service.request_audits(session, request_id)
 
 

@@ -49,27 +49,32 @@ class VersionAuditOut(BaseModel):
     audits: list[AuditOut]
 
 
-class ProducedOut(BaseModel):
-    """A version that was made for the request, and its audit."""
+_MADE = "False where the version had forgotten the pairs before the request's turn came."
+
+
+class StandingOut(BaseModel):
+    """A version that has forgotten the request's pairs, and the audit by the job that made it."""
 
     version_id: str
     input_version_id: str | None
     model_id: str
     number: int
-    job_id: str
+    status: str = Field(examples=["ready", "retired"])
+    job_id: str | None = Field(description="The job that made it.")
+    made_for_request: bool = Field(description=_MADE)
     checkpoint_sha256: str | None
     weights_sha256: str | None
     audit: AuditOut | None
 
 
 class RequestAuditOut(BaseModel):
-    """The measurements on every version that was made for a request."""
+    """The measurements on every version that stands for a request, as its certificate states them."""
 
     request_id: str
     dataset_id: str
     status: str
     met_by_request_id: str | None
-    versions: list[ProducedOut]
+    versions: list[StandingOut]
 
 
 class Measured(BaseModel):
@@ -121,7 +126,7 @@ class ScoreSpread(BaseModel):
 
 
 class VersionReport(BaseModel):
-    """A version that was made for the request."""
+    """A version that has forgotten the request's pairs."""
 
     version_id: str
     input_version_id: str | None
@@ -129,7 +134,11 @@ class VersionReport(BaseModel):
     family: str
     task: str
     number: int
-    job_id: str
+    status: str
+    job_id: str | None
+    method: str = Field(description="The method that made it.")
+    made_for_request: bool = Field(description=_MADE)
+    other_requests: int = Field(description="Further requests whose pairs it was made to forget.")
     checkpoint_sha256: str | None
     weights_sha256: str | None
     findings: list[Finding]
@@ -196,6 +205,9 @@ class ReportOut(BaseModel):
     jobs: list[JobFact]
     versions: list[VersionReport]
     never_learned: list[str] = Field(description="Versions trained without the pairs.")
+    retired_versions: list[str] = Field(
+        description="Retired, so out of use and left as they are: the newest of each lineage."
+    )
     guarantee: Literal["exact", "approximate", "not_needed", "none_yet"]
     guarantee_sentence: str
     limitations: list[str]

@@ -9,11 +9,13 @@ from app.audit.errors import NoCertificate, RequestUnknown, VersionUnknown
 from app.audit.schemas import (
     AuditOut,
     MetricOut,
-    ProducedOut,
     RequestAuditOut,
+    StandingOut,
     VersionAuditOut,
 )
 from app.audit.tables import Audit
+from app.deletions import outcome
+from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest
 from app.ledger.certificate import refreshed
 from app.ledger.tree_head import Signer
@@ -69,7 +71,7 @@ def version_audits(session: Session, version_id: str) -> VersionAuditOut:
 
 
 def request_audits(session: Session, request_id: str) -> RequestAuditOut:
-    """Return the measurements on every version that was made for a request.
+    """Return the measurements on every version that stands for a request.
 
     Raises:
         RequestUnknown: there is none with this id.
@@ -81,20 +83,22 @@ def request_audits(session: Session, request_id: str) -> RequestAuditOut:
         dataset_id=request.dataset_id,
         status=request.status,
         met_by_request_id=request.met_by_request_id,
-        versions=[_produced(one) for one in queries.produced(session, holds.request_id)],
+        versions=[_standing(one, request_id) for one in outcome.shown(session, holds)],
     )
 
 
-def _produced(made: queries.Produced) -> ProducedOut:
-    return ProducedOut(
-        version_id=made.version.version_id,
-        input_version_id=made.version.parent_id,
-        model_id=made.model.model_id,
-        number=made.version.number,
-        job_id=made.job.job_id,
-        checkpoint_sha256=made.version.checkpoint_sha256,
-        weights_sha256=made.version.weights_sha256,
-        audit=None if made.audit is None else audit_out(made.audit),
+def _standing(one: Standing, request_id: str) -> StandingOut:
+    return StandingOut(
+        version_id=one.version.version_id,
+        input_version_id=one.version.parent_id,
+        model_id=one.model.model_id,
+        number=one.version.number,
+        status=one.version.status,
+        job_id=one.version.job_id,
+        made_for_request=request_id in one.made_for,
+        checkpoint_sha256=one.version.checkpoint_sha256,
+        weights_sha256=one.version.weights_sha256,
+        audit=None if one.audit is None else audit_out(one.audit),
     )
 
 

@@ -16,10 +16,10 @@ from typing import IO, Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from app.core.errors import Invalid
+from app.core.json_bodies import JsonRoute
 from app.core.middleware import raise_cap
 from app.core.settings import Settings
 from app.core.storage import room
@@ -31,7 +31,7 @@ _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):")
 DIGEST_HEADERS = ("repr-digest", "content-digest")
 
 
-class LongList(APIRoute):
+class LongList(JsonRoute):
     """A route whose JSON body may have up to ``max_body_bytes`` of the settings.
 
     A dependency could not raise the cap: FastAPI reads JSON before it calls any.

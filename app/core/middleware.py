@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
-from app.core.problems import internal_error
+from app.core.json_bodies import address_refusal
+from app.core.problems import internal_error, problem_response
 
 log = structlog.get_logger("lethe.http")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -82,7 +83,9 @@ class RequestContext:
             await send(message)
 
         try:
-            await self._app(scope, _capped(receive, scope[_CAP]), send_marked)
+            refusal = address_refusal(scope)
+            answer = self._app if refusal is None else problem_response(refusal)
+            await answer(scope, _capped(receive, scope[_CAP]), send_marked)
         except Exception as error:
             _log_failure(error)
             if status:

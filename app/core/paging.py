@@ -82,9 +82,14 @@ def _decode(cursor: str) -> str:
         value: Any = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         value = None
-    if not (isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)):
+    if not (isinstance(value, list) and len(value) == 1 and _is_key(value[0])):
         raise Invalid(
             "The cursor is not one of this service. Give the next_cursor of the page before.",
             pointers=[{"parameter": "cursor", "detail": "unknown cursor"}],
         )
-    return value[0]
+    key: str = value[0]
+    return key
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isprintable()

@@ -1,6 +1,7 @@
 """Every error leaves the service as a problem (RFC 9457), and stands in the OpenAPI document."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, ClassVar
 
 import structlog
@@ -13,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.core.errors import TYPE_BASE, Invalid, Problem, TooLarge, Unavailable
+from app.core.pointers import pointer_of
 
 MEDIA_TYPE = "application/problem+json"
 SCHEMA_REF = "#/components/schemas/Problem"
@@ -66,6 +68,14 @@ class RouteNotFound(Problem):
     status, slug, title = 404, "not-found", "Not found"
 
 
+class BodyRefused(HTTPException):
+    """Carries a problem out of the reading of a body, where FastAPI makes all else a plain 400."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.status, problem.detail)
+        self.problem = problem
+
+
 _BY_STATUS: dict[int, type[Problem]] = {
     400: MalformedRequest,
     404: RouteNotFound,
@@ -114,16 +124,21 @@ def internal_error(request_id: str) -> JSONResponse:
     return problem_response(problem)
 
 
-def pointers_of(errors: list[Any]) -> list[dict[str, str]]:
-    """Turn pydantic's errors of a request into problem pointers, at most 20, without the input."""
-    return [_pointer(error["loc"], error["msg"]) for error in errors[:MOST_POINTERS]]
+def pointers_of(errors: Iterable[Any], body: Any) -> list[dict[str, str]]:
+    """Turn pydantic's errors of a request into problem pointers, at most 20, without the input.
+
+    Args:
+        errors: their locations begin with ``body``, or with the kind of the parameter.
+        body: the type of the request's body.
+    """
+    return [_pointer(error, body) for error in islice(errors, MOST_POINTERS)]
 
 
-def _pointer(location: tuple[int | str, ...], message: str) -> dict[str, str]:
-    if location and location[0] != "body":
-        return {"parameter": str(location[-1]), "detail": message}
-    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in location[1:])
-    return {"pointer": "/".join(["#", *escaped]), "detail": message}
+def _pointer(error: dict[str, Any], body: Any) -> dict[str, str]:
+    origin, *location = error["loc"]
+    if origin != "body":
+        return {"parameter": str([origin, *location][-1]), "detail": error["msg"]}
+    return {"pointer": pointer_of({**error, "loc": location}, body), "detail": error["msg"]}
 
 
 def _response(errors: list[type[Problem]]) -> dict[str, Any]:
@@ -138,14 +153,18 @@ async def _on_problem(_: Request, error: Exception) -> JSONResponse:
     return problem_response(error) if isinstance(error, Problem) else internal_error("")
 
 
-async def _on_invalid_request(_: Request, error: Exception) -> JSONResponse:
+async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     found = error.errors() if isinstance(error, RequestValidationError) else []
+    field = getattr(request.scope.get("route"), "body_field", None)
+    body = Any if field is None else field.field_info.annotation
     count = f"{len(found)} field{'s' if len(found) != 1 else ''}"
     detail = f"{count} of the request cannot be accepted; 'errors' says which and why."
-    return problem_response(Invalid(detail, pointers=pointers_of(list(found))))
+    return problem_response(Invalid(detail, pointers=pointers_of(found, body)))
 
 
 async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, BodyRefused):
+        return problem_response(error.problem)
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = str(error.detail) if isinstance(error, HTTPException) else ""
     headers: Mapping[str, str] | None = getattr(error, "headers", None)

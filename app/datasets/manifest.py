@@ -65,12 +65,23 @@ class Rules:
 
 @dataclass
 class Prepared:
-    """A manifest that was read to its end: where its two files lie and what is in them."""
+    """A manifest that was read to its end: where its two files lie and what is in them.
+
+    Attributes:
+        canonical: the manifest as it is kept.
+        copy_rows: its rows for PostgreSQL's COPY.
+        sha256: of ``canonical``.
+        split_counts: number of pairs of each split.
+        items_per_pair: images or graphs of each pair.
+        label_classes: one above the highest label; 0 without labels.
+    """
 
     canonical: Path
     copy_rows: Path
     sha256: str = ""
     split_counts: dict[str, int] = field(default_factory=dict)
+    items_per_pair: int = 0
+    label_classes: int = 0
 
     @property
     def pair_count(self) -> int:
@@ -146,11 +157,14 @@ class _Writer:
                 self.canonical.write(encoded)
                 self.copy.write(_copy_line(line, row))
                 counts[row.split] += 1
+                if row.label is not None and row.label >= self.prepared.label_classes:
+                    self.prepared.label_classes = row.label + 1
         if line == 0:
             self._note(1, "the manifest has no rows")
         if self.broken:
             raise ManifestInvalid(self.broken, self.broken_count)
         self.prepared.sha256 = digest.hexdigest()
+        self.prepared.items_per_pair = self.kind.items if self.kind is not None else 0
         self.prepared.split_counts = {name: counts[name] for name in ("train", "val", "test")}
 
     def _objection(self, line: int, row: Row) -> str | None:

@@ -10,6 +10,7 @@ from app.core.db import SessionDep
 from app.core.errors import TooLarge
 from app.core.etags import NOT_MODIFIED, conditional
 from app.core.idempotency import KeyInUse, KeyReused, OnceDep
+from app.core.json_bodies import JsonRoute
 from app.core.paging import Page, PagingDep
 from app.core.problems import problems
 from app.core.storage import StorageFull
@@ -27,7 +28,7 @@ from app.datasets.manifest import MEDIA_TYPES
 from app.datasets.schemas import DatasetIn, DatasetOut
 from app.datasets.tables import Dataset
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=JsonRoute)
 Reader = Annotated[Caller, Depends(require("models:read"))]
 Writer = Annotated[Caller, Depends(require("models:write"))]
 ManifestBody = Annotated[

@@ -52,6 +52,11 @@ class DatasetOut(BaseModel):
     manifest_sha256: str | None = Field(description="SHA-256 of the manifest as it is kept.")
     pair_count: int
     split_counts: dict[str, int]
+    items_per_pair: int | None = Field(default=None, description="Images or graphs of each pair.")
+    item_count: int | None = Field(default=None, description="Distinct images or graphs.")
+    label_classes: int | None = Field(
+        default=None, description="One above the highest label in the manifest; 0 without labels."
+    )
     created_time: datetime
 
     @classmethod

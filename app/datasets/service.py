@@ -102,6 +102,8 @@ def put_manifest(
     dataset.manifest_sha256 = prepared.sha256
     dataset.pair_count = prepared.pair_count
     dataset.split_counts = prepared.split_counts
+    dataset.items_per_pair = prepared.items_per_pair
+    dataset.label_classes = prepared.label_classes
     log.append(session, _leaf(dataset, prepared, caller))
     return dataset
 
@@ -139,6 +141,7 @@ def _register(session: Session, dataset: Dataset, prepared: manifest.Prepared) -
     found = staging.conflicts(connection, manifest.MOST_REPORTED)
     if found:
         raise ManifestInvalid([conflict.report() for conflict in found], found[0].total)
+    dataset.item_count = staging.count_items(connection)
     staging.register(connection, dataset.dataset_id)
     if prepared.pair_count >= _ANALYZE_FROM:
         session.execute(text("ANALYZE pairs"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg import Connection
-from psycopg.rows import class_row
+from psycopg.rows import class_row, scalar_row
 
 _BLOCK = 1 << 20
 _CREATE = """
@@ -48,6 +48,12 @@ _CONFLICTS = """
     at_fault AS (SELECT DISTINCT ON (line) * FROM conflicts ORDER BY line, field)
     SELECT line, field, first, name, other, count(*) OVER () AS total
     FROM at_fault ORDER BY line LIMIT %s
+"""
+_COUNT_ITEMS = """
+    SELECT count(*) FROM (
+        SELECT reference FROM manifest_rows
+        UNION SELECT second_reference FROM manifest_rows WHERE second_reference IS NOT NULL
+    ) AS items
 """
 _REGISTER = """
     INSERT INTO pairs (dataset_id, pair_id, item_id, second_item_id, text_id, split)
@@ -103,6 +109,12 @@ def conflicts(connection: Connection[object], limit: int) -> Sequence[Conflict]:
     """Return the first ``limit`` rows that contradict earlier ones, by line."""
     with connection.cursor(row_factory=class_row(Conflict)) as cursor:
         return cursor.execute(_CONFLICTS, (limit,)).fetchall()
+
+
+def count_items(connection: Connection[object]) -> int:
+    """Return how many distinct images or graphs the staged rows refer to."""
+    with connection.cursor(row_factory=scalar_row) as cursor:
+        return int(cursor.execute(_COUNT_ITEMS).fetchone() or 0)
 
 
 def register(connection: Connection[object], dataset_id: str) -> None:

@@ -32,6 +32,12 @@ class Dataset(Table):
     pair_count: Mapped[int] = mapped_column(BigInteger, default=0)
     split_counts: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     classes: Mapped[int | None]
+    # What the manifest was found to hold; None of an empty dataset, and of one whose manifest was
+    # put before these were kept: then only a run finds out what does not fit.
+    items_per_pair: Mapped[int | None]
+    item_count: Mapped[int | None] = mapped_column(BigInteger)
+    # One above the highest label; 0 without labels.
+    label_classes: Mapped[int | None]
     created_time: Mapped[Created]
 
 

@@ -1,39 +1,39 @@
 """When a request is met, and what happens then: the certificate, once, in the transaction that meets it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
-from app.audit.tables import Audit
-from app.deletions import methods, queries
+from app.deletions import methods, outcome, queries
+from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest, RequestJob
 from app.jobs.tables import Job
 from app.ledger import certificate
 from app.ledger.certificate import CertificateData, CertifiedVersion, key_metrics
 from app.ledger.records import pairs_commitment
 from app.ledger.tree_head import Signer
-from app.registry.tables import Version
 
 OPEN = ("pending", "in_progress", "needs_attention")
 
-# A lineage is stuck where every job of the request on it failed or was cancelled. A training that
-# was waited for and ended without a version leaves nothing to forget.
+# A lineage is stuck where every job of the request on it failed or was cancelled, unless it was
+# retired since. A training that was waited for and ended without a version leaves nothing to forget.
 _STATE = text(
     """
-    WITH mine AS (
-        SELECT request_id FROM deletion_request_jobs JOIN deletion_requests USING (request_id)
-        WHERE job_id = :job_id AND deletion_requests.status IN ('pending', 'in_progress', 'needs_attention')),
-    lines AS (
-        SELECT link.request_id, job.lineage_id, bool_or(job.status = 'succeeded') AS done,
-            bool_or(job.finished_time IS NULL) AS open, bool_or(link.relation = 'forget') AS forget
-        FROM deletion_request_jobs AS link JOIN mine USING (request_id) JOIN jobs AS job USING (job_id)
-        WHERE link.relation <> 'excluded'
+    WITH lines AS (
+        SELECT link.request_id, bool_or(job.status = 'succeeded') AS done,
+            bool_or(job.finished_time IS NULL) AS open,
+            link.relation = 'forget' AND EXISTS (
+                SELECT 1 FROM versions
+                WHERE versions.lineage_id = job.lineage_id AND versions.status = 'ready') AS forget,
+            max(job.job_id) AS last_job_id
+        FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id)
+        WHERE link.relation <> 'excluded' AND link.request_id = ANY(:request_ids)
         GROUP BY link.request_id, job.lineage_id, link.relation)
-    SELECT mine.request_id, coalesce(bool_or(forget AND NOT done AND NOT open), false) AS stuck,
-        coalesce(bool_or(open AND NOT done), false) AS open
-    FROM mine LEFT JOIN lines USING (request_id)
-    GROUP BY mine.request_id ORDER BY mine.request_id
+    SELECT request_id, max(last_job_id) FILTER (WHERE forget AND NOT done AND NOT open) AS failed,
+        bool_or(open AND NOT done) AS open
+    FROM lines GROUP BY request_id ORDER BY request_id
     """
 )
 
@@ -41,37 +41,51 @@ _STATE = text(
 def settle(session: Session, signer: Signer, job_id: str) -> None:
     """Bring the requests of a job that has just ended up to date: completed, stuck, or still waiting."""
     session.flush()
-    requests = lock_open_requests(session, job_id)
-    for request_id, stuck, waiting in session.execute(_STATE, {"job_id": job_id}).all():
-        request = requests.get(request_id)
-        if request is None:
-            continue
-        if stuck:
-            _call_for_attention(session, request, job_id)
-        elif not waiting:
+    _settle(session, signer, lock_open_requests(session, job_id))
+
+
+def settle_lineage(session: Session, signer: Signer, lineage_id: str) -> None:
+    """Bring the requests of a lineage that has just been retired up to date."""
+    session.flush()
+    _settle(session, signer, lock_open_requests_of_lineage(session, lineage_id))
+
+
+def _settle(session: Session, signer: Signer, requests: dict[str, DeletionRequest]) -> None:
+    for row in session.execute(_STATE, {"request_ids": list(requests)}):
+        request = requests[row.request_id]
+        if row.failed is not None:
+            job = session.get_one(Job, row.failed)
+            message = (job.error or {}).get("message", "no reason was given")
+            request.status = "needs_attention"
+            request.status_reason = f"Job {job.job_id} {job.status}: {message}"
+        elif not row.open:
             complete(session, signer, request)
     session.flush()
 
 
 def lock_open_requests(session: Session, job_id: str) -> dict[str, DeletionRequest]:
     """Lock the open requests of a job: after jobs and datasets, before the ledger."""
+    return _lock_open(session, RequestJob.job_id == job_id)
+
+
+def lock_open_requests_of_lineage(session: Session, lineage_id: str) -> dict[str, DeletionRequest]:
+    """Lock the open requests that have or had a job on a lineage, as `lock_open_requests` does."""
+    jobs = select(Job.job_id).where(Job.lineage_id == lineage_id)
+    return _lock_open(session, RequestJob.job_id.in_(jobs))
+
+
+def _lock_open(session: Session, linked: ColumnElement[bool]) -> dict[str, DeletionRequest]:
     query = (
         select(DeletionRequest)
-        .join(RequestJob, RequestJob.request_id == DeletionRequest.request_id)
-        .where(RequestJob.job_id == job_id, DeletionRequest.status.in_(OPEN))
+        .where(
+            DeletionRequest.request_id.in_(select(RequestJob.request_id).where(linked)),
+            DeletionRequest.status.in_(OPEN),
+        )
         .order_by(DeletionRequest.request_id)
-        .with_for_update(of=DeletionRequest, key_share=True)
+        .with_for_update(key_share=True)
     )
     found = session.scalars(query, execution_options={"populate_existing": True})
     return {request.request_id: request for request in found}
-
-
-def _call_for_attention(session: Session, request: DeletionRequest, job_id: str) -> None:
-    job = session.get_one(Job, job_id)
-    request.status = "needs_attention"
-    if job.status in {"failed", "cancelled"}:
-        message = (job.error or {}).get("message", "no reason was given")
-        request.status_reason = f"Job {job_id} {job.status}: {message}"
 
 
 def complete(session: Session, signer: Signer, request: DeletionRequest) -> None:
@@ -91,13 +105,8 @@ def complete(session: Session, signer: Signer, request: DeletionRequest) -> None
 
 def certificate_data(session: Session, request: DeletionRequest) -> CertificateData:
     """Collect what the certificate of a completed request states."""
-    earlier: list[str] = []
-    if request.already_forgotten_count:
-        earlier = queries.earlier_requests(session, request.request_id)
-    versions = _certified(session, request.request_id, [request.request_id])
-    if not versions and earlier:
-        versions = _certified(session, request.request_id, earlier)
-    guarantee, limitations = methods.promise(request.method)
+    versions, earlier = outcome.standing(session, request)
+    guarantee, limitations = _promise(request, versions)
     pair_ids = queries.pair_ids_of(session, request.request_id)
     return CertificateData(
         request_id=request.request_id,
@@ -109,45 +118,40 @@ def certificate_data(session: Session, request: DeletionRequest) -> CertificateD
         objective=request.objective,
         method=request.method,
         update=request.update,
-        guarantee=guarantee if versions else "not_needed",
-        limitations=limitations if versions else [],
+        guarantee=guarantee,
+        limitations=limitations,
         pair_count=request.pair_count,
         already_forgotten_count=request.already_forgotten_count,
         not_trained_count=request.not_trained_count,
         pairs_commitment=pairs_commitment(request.salt or b"", pair_ids),
-        versions=versions,
+        versions=[_certified(request, one) for one in versions],
+        retired_versions=outcome.retired(session, request, versions),
         earlier_requests=earlier,
     )
 
 
-def _certified(
-    session: Session, request_id: str, of_requests: Sequence[str]
-) -> list[CertifiedVersion]:
-    """Return the newest version of each lineage that the jobs of ``of_requests`` led to."""
-    query = (
-        select(Version)
-        .join(Job, Job.output_version_id == Version.version_id)
-        .join(RequestJob, RequestJob.job_id == Job.job_id)
-        .where(
-            RequestJob.request_id.in_(of_requests),
-            RequestJob.relation == "forget",
-            Job.status == "succeeded",
-            Version.parent_id.is_not(None),
-        )
-        .order_by(Version.number)
-    )
-    newest = {version.lineage_id: version for version in session.scalars(query)}
-    return [_certified_version(session, request_id, newest[line]) for line in sorted(newest)]
+def _promise(
+    request: DeletionRequest, versions: Sequence[Standing]
+) -> tuple[methods.Guarantee | Literal["not_needed"], list[str]]:
+    """Return the weakest guarantee among the methods that made the versions, and all limitations."""
+    used = dict.fromkeys(one.method_or(request.method) for one in versions)
+    promises = [methods.promise(name) for name in used]
+    if not promises:
+        return "not_needed", []
+    exact = all(guarantee == "exact" for guarantee, _ in promises)
+    limitations = dict.fromkeys(sentence for _, said in promises for sentence in said)
+    return "exact" if exact else "approximate", list(limitations)
 
 
-def _certified_version(session: Session, request_id: str, version: Version) -> CertifiedVersion:
-    audit = session.scalar(
-        select(Audit).where(Audit.version_id == version.version_id, Audit.job_id == version.job_id)
-    )
+def _certified(request: DeletionRequest, one: Standing) -> CertifiedVersion:
+    made = request.request_id in one.made_for
+    metrics = one.audit.metrics if one.audit is not None else []
     return CertifiedVersion(
-        version_id=version.version_id,
-        input_version_id=version.parent_id or "",
-        checkpoint_sha256=version.checkpoint_sha256 or "",
-        weights_sha256=version.weights_sha256 or "",
-        metrics=key_metrics(audit.metrics if audit else [], request_id),
+        version_id=one.version.version_id,
+        input_version_id=one.version.parent_id or "",
+        checkpoint_sha256=one.version.checkpoint_sha256 or "",
+        weights_sha256=one.version.weights_sha256 or "",
+        method=one.method_or(request.method),
+        made_for_request=made,
+        metrics=key_metrics(metrics, request.request_id, made_for_request=made),
     )

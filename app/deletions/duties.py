@@ -55,7 +55,7 @@ _FORGET_LINKS = text(
 def begin(session: Session, job: Job) -> None:
     """Note that a job has been claimed.
 
-    A training leaves out the pairs of every request so far; the caller holds the dataset alone.
+    A training leaves out the pairs of every request so far; the caller holds the dataset.
     """
     values = {"job_id": job.job_id, "dataset_id": job.dataset_id}
     if job.kind == "train":
@@ -71,7 +71,7 @@ def covered(session: Session, job: Job, request_ids: list[str]) -> None:
 def after_training(session: Session, queue: Queue, job: Job, version: Version) -> None:
     """Have a new version unlearn the pairs of requests that came while it was being trained.
 
-    Requests that ask for the same method share a job. The caller holds the dataset alone.
+    Requests that ask for the same method share a job. The caller holds the dataset.
     """
     values = {"job_id": job.job_id, "dataset_id": job.dataset_id}
     request_ids = list(session.execute(_LEARNED, values).scalars())

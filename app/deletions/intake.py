@@ -18,8 +18,9 @@ from app.ledger import log
 from app.ledger.records import RequestReceived, pairs_commitment
 
 # The deadline is one calendar month later (GDPR art. 12(3)), counted in UTC whatever the session's
-# zone. A job is joined only while nobody has ever claimed it; the lock keeps a worker from doing so
-# until we commit.
+# zone. The dataset is held, so the statement's time also says in which order requests were accepted
+# (the transaction's own would not: it may have waited). A job is joined only while nobody has ever
+# claimed it; the lock keeps a worker from doing so until we commit.
 _INSERT = text(
     """
     WITH request AS (
@@ -28,7 +29,8 @@ _INSERT = text(
             salt, submitted_by, submitted_time, deadline)
         VALUES (:request_id, :dataset_id, 'pending', :reason, :scope, :objective, :method,
             :update, :params, :versions, :pair_count, :named_total, :already, :not_trained,
-            :salt, :token_id, now(), (now() AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
+            :salt, :token_id, statement_timestamp(),
+            (statement_timestamp() AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
         RETURNING submitted_time, deadline),
     named AS (
         INSERT INTO deletion_request_pairs (request_id, pair_id, dataset_id)
@@ -100,7 +102,7 @@ def _values(token_id: str, new: NewRequest, found: Resolved) -> dict[str, Any]:
         "versions": new.versions,
         "pair_count": len(found.pair_ids),
         "named_total": found.named_total + len(found.pair_ids),
-        "already": found.already_named,
+        "already": found.already,
         "not_trained": len(found.pair_ids) - found.train_count,
         "salt": secrets.token_bytes(32),
         "token_id": token_id,

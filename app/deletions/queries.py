@@ -27,6 +27,20 @@ _HITS = """
         SELECT pair_id, split FROM pairs
         WHERE dataset_id = :dataset_id AND {column} = target OFFSET 0) AS hit
 """
+# On every lineage that the request reaches, an earlier request asked for the pair by a method that
+# meets the scope, or a job forgot it.
+_ASKED_BEFORE = """
+    EXISTS (SELECT 1 FROM lines) AND NOT EXISTS (SELECT 1 FROM lines AS line WHERE NOT EXISTS (
+        SELECT 1 FROM deletion_request_pairs AS earlier
+        JOIN deletion_requests AS asked USING (request_id)
+        JOIN deletion_request_jobs AS link USING (request_id) JOIN jobs AS done USING (job_id)
+        WHERE earlier.dataset_id = :dataset_id AND earlier.pair_id = hits.pair_id
+          AND done.lineage_id = line.lineage_id
+          AND (link.relation = 'excluded' OR asked.method = ANY(:methods))
+          AND (asked.status NOT IN ('cancelled', 'denied')
+               OR (link.relation <> 'awaits' AND done.status = 'succeeded'))
+        OFFSET 0))
+"""
 _NAMED_BEFORE = """
     EXISTS (SELECT 1 FROM deletion_request_pairs AS earlier JOIN deletion_requests USING (request_id)
             WHERE earlier.dataset_id = :dataset_id AND earlier.pair_id = {pair}
@@ -66,24 +80,29 @@ class Line:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the targets of a request mean.
+    """What the targets of a request mean; to be relied on only while the dataset is held.
 
     Attributes:
         status: of the dataset; None where there is no such dataset.
         train_total: training pairs of the dataset.
-        trainings: trainings that run now; only while the dataset is held (`hold_dataset`) can it
-            be relied on that there are no others.
+        train_count: training pairs among the targets.
+        already: of these, pairs that were forgotten or asked for before (`_ASKED_BEFORE`).
+        named_total: pairs named on the dataset up to now, repeated ones counted again.
+        lines: lineages that the request reaches, without running trainings.
+        trainings: trainings that run now.
+        retired: those of the listed versions that are out of use.
     """
 
     status: str | None
     train_total: int
     pair_ids: list[str]
     train_count: int
-    already_named: int
+    already: int
     named_total: int
     unknown: dict[str, tuple[list[str], int]]
     lines: list[Line]
     trainings: list[Line]
+    retired: list[str]
 
 
 @lru_cache
@@ -100,39 +119,48 @@ def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> TextClause:
     )
     return text(
         f"""
-        WITH hits AS MATERIALIZED ({hits})
+        WITH hits AS MATERIALIZED ({hits}),
+        lines AS MATERIALIZED ({_LISTED_LINES if listed else _ALL_LINES})
         SELECT (SELECT status FROM datasets WHERE dataset_id = :dataset_id) AS status,
             (SELECT split_counts FROM datasets WHERE dataset_id = :dataset_id) AS split_counts,
             (SELECT array_agg(pair_id) FROM hits) AS pair_ids,
             (SELECT count(*) FROM hits WHERE split = 'train') AS train_count,
-            (SELECT count(*) FROM hits WHERE {_NAMED_BEFORE.format(pair="hits.pair_id")}) AS already_named,
-            (SELECT named_total FROM deletion_requests WHERE dataset_id = :dataset_id
-             ORDER BY request_id DESC LIMIT 1) AS named_total,
+            (SELECT count(*) FROM hits WHERE split = 'train' AND {_ASKED_BEFORE}) AS already,
+            (SELECT max(named_total) FROM deletion_requests WHERE dataset_id = :dataset_id)
+                AS named_total,
             (SELECT jsonb_agg(jsonb_build_object(
                 'lineage_id', lineage_id, 'model_id', model_id, 'family', family, 'task', task,
-                'versions', versions,
+                'versions', versions, 'job_id', job_id,
                 'open', EXISTS (SELECT 1 FROM hits WHERE split = 'train' AND NOT {forgotten})))
-             FROM ({_LINES.format(versions=_LISTED if listed else "NULL", only=_ONLY if listed else "")})
-             AS line) AS lines,
-            (SELECT jsonb_agg(jsonb_build_object(
-                'lineage_id', lineage_id, 'model_id', model_id, 'family', family, 'task', task,
-                'job_id', job_id, 'open', true))
-             FROM jobs JOIN models USING (model_id)
-             WHERE dataset_id = :dataset_id AND kind = 'train' AND finished_time IS NULL
-               AND jobs.status IN ('preparing', 'running', 'auditing', 'cancelling')) AS trainings
+             FROM lines AS line) AS lines,
+            {_RETIRED if listed else "NULL"} AS retired
             {missing}
         """  # noqa: S608 - put together from the constants of this file
     )
 
 
-_LINES = """
-    SELECT lineage_id, model_id, family, task, {versions} AS versions
+# A lineage has versions that are ready for as long as its newest one is: see `registry.retirement`.
+_LISTED_LINES = """
+    SELECT lineage_id, model_id, family, task, jsonb_agg(version_id) AS versions, NULL AS job_id
     FROM versions JOIN models USING (model_id)
-    WHERE versions.dataset_id = :dataset_id AND versions.status = 'ready' {only}
+    WHERE versions.dataset_id = :dataset_id AND versions.status = 'ready'
+      AND version_id = ANY(:versions)
     GROUP BY lineage_id, model_id, family, task
 """
-_LISTED = "jsonb_agg(version_id)"
-_ONLY = "AND version_id = ANY(:versions)"
+_ALL_LINES = """
+    SELECT DISTINCT lineage_id, model_id, family, task, CAST(NULL AS jsonb) AS versions, NULL AS job_id
+    FROM versions JOIN models USING (model_id)
+    WHERE versions.dataset_id = :dataset_id AND versions.status = 'ready'
+    UNION ALL
+    SELECT lineage_id, model_id, family, task, NULL, job_id
+    FROM jobs JOIN models USING (model_id)
+    WHERE dataset_id = :dataset_id AND kind = 'train' AND finished_time IS NULL
+      AND jobs.status IN ('preparing', 'running', 'auditing', 'cancelling')
+"""
+_RETIRED = """
+    (SELECT array_agg(version_id) FROM versions
+     WHERE dataset_id = :dataset_id AND status = 'retired' AND version_id = ANY(:versions))
+"""
 
 
 def _missing(kind: str) -> str:
@@ -168,16 +196,18 @@ def resolve(
     missing = {kind: row.get(f"unknown_{kind}") or [] for kind in targets if kind != "pair_ids"}
     if "pair_ids" in targets:
         missing["pair_ids"] = list(set(targets["pair_ids"]).difference(pair_ids))
+    reached = [_line(item) for item in row["lines"] or []]
     return Resolved(
         status=row["status"],
         train_total=int((row["split_counts"] or {}).get("train", 0)),
         pair_ids=pair_ids,
         train_count=row["train_count"],
-        already_named=row["already_named"],
+        already=row["already"],
         named_total=row["named_total"] or 0,
         unknown={kind: (sorted(ids)[:_SHOWN], len(ids)) for kind, ids in missing.items() if ids},
-        lines=[_line(item) for item in row["lines"] or []],
-        trainings=[] if versions is not None else [_line(item) for item in row["trainings"] or []],
+        lines=[line for line in reached if line.job_id is None],
+        trainings=[line for line in reached if line.job_id is not None],
+        retired=sorted(row["retired"] or []),
     )
 
 
@@ -185,26 +215,26 @@ def _line(item: dict[str, Any]) -> Line:
     return Line(**{**item, "versions": tuple(item.get("versions") or ())})
 
 
-_HOLD_ALONE = text("SELECT 1 FROM datasets WHERE dataset_id = :dataset_id FOR UPDATE")
-# As the foreign keys of the request's rows do, so it costs the database no further lock.
-_HOLD = text("SELECT 1 FROM datasets WHERE dataset_id = :dataset_id FOR KEY SHARE")
+# Rows that only refer to the dataset are not kept waiting.
+_HOLD = text("SELECT 1 FROM datasets WHERE dataset_id = :dataset_id FOR NO KEY UPDATE")
 
 
-def hold_dataset(session: Session, dataset_id: str, *, alone: bool = False) -> None:
+def hold_dataset(session: Session, dataset_id: str) -> None:
     """Keep what learns from a dataset, and what makes it forget, from missing each other.
 
-    A request holds the dataset together with other requests before it looks for versions and
-    trainings; the start and the end of a training and the end of an upload hold it ``alone`` before
-    they look for requests. So one of two that meet waits for the other's commit, and then sees it.
+    A request, the start and the end of a training, the end of an upload and a retirement hold the
+    dataset before they look for one another, until they commit. So one of two that meet waits, and
+    then sees the other; requests are accepted one after the other.
     """
-    session.execute(_HOLD_ALONE if alone else _HOLD, {"dataset_id": dataset_id})
+    session.execute(_HOLD, {"dataset_id": dataset_id})
 
 
 _LEFT = text(
     f"""
     SELECT count(*) FROM (
         SELECT 1 FROM pairs WHERE dataset_id = :dataset_id AND split = 'train'
-          AND NOT pair_id = ANY(:pair_ids) AND NOT {_NAMED_BEFORE.format(pair="pairs.pair_id")}
+          AND pair_id NOT IN (SELECT unnest(CAST(:pair_ids AS text[])))
+          AND NOT {_NAMED_BEFORE.format(pair="pairs.pair_id")}
         LIMIT :most) AS kept
     """  # noqa: S608 - constants of this file
 )
@@ -216,40 +246,51 @@ def count_left(session: Session, dataset_id: str, pair_ids: list[str], most: int
     return session.execute(_LEFT, values).scalar() or 0
 
 
+_OPEN = text(
+    """
+    SELECT request_id FROM deletion_requests
+    WHERE dataset_id = :dataset_id
+      AND status IN ('pending', 'in_progress', 'needs_attention', 'on_hold')
+    ORDER BY request_id
+    """
+)
+
+
+def open_requests(session: Session, dataset_id: str) -> list[str]:
+    """Return the requests of a dataset that have not ended, oldest first."""
+    return list(session.execute(_OPEN, {"dataset_id": dataset_id}).scalars())
+
+
 _COVERING = text(
     """
     SELECT request_id FROM deletion_requests AS other
     WHERE dataset_id = :dataset_id AND status = 'completed' AND met_by_request_id IS NULL
-      AND pair_count >= :count
+      AND pair_count >= :count AND method = ANY(:methods)
       AND (SELECT count(*) FROM deletion_request_pairs AS named
            WHERE named.request_id = other.request_id AND named.pair_id = ANY(:pair_ids)) = :count
+      AND (SELECT count(DISTINCT job.lineage_id)
+           FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id)
+           WHERE link.request_id = other.request_id AND link.relation = 'forget'
+             AND job.status = 'succeeded' AND job.lineage_id = ANY(:lineages))
+          = cardinality(CAST(:lineages AS text[]))
     ORDER BY completed_time LIMIT 1
     """
 )
 
 
-def covering_request(session: Session, dataset_id: str, pair_ids: list[str]) -> str | None:
-    """Return the first completed request that names every one of these pairs."""
-    values = {"dataset_id": dataset_id, "pair_ids": pair_ids, "count": len(pair_ids)}
-    found: str | None = session.execute(_COVERING, values).scalar()
-    return found
-
-
-_OVERLAPPING = text(
-    """
-    SELECT DISTINCT other.request_id FROM deletion_request_pairs AS mine
-    JOIN deletion_request_pairs AS theirs USING (dataset_id, pair_id)
-    JOIN deletion_requests AS other ON other.request_id = theirs.request_id
-    WHERE mine.request_id = :request_id AND other.request_id < :request_id
-      AND other.status NOT IN ('cancelled', 'denied')
-    ORDER BY 1
-    """
-)
-
-
-def earlier_requests(session: Session, request_id: str) -> list[str]:
-    """Return the earlier requests that name some of the same pairs."""
-    return list(session.execute(_OVERLAPPING, {"request_id": request_id}).scalars())
+def covering_request(
+    session: Session, dataset_id: str, found: Resolved, methods: Sequence[str]
+) -> str | None:
+    """Return the first completed request that had all of this forgotten, on each of the lineages."""
+    values = {
+        "dataset_id": dataset_id,
+        "pair_ids": found.pair_ids,
+        "count": len(found.pair_ids),
+        "lineages": [line.lineage_id for line in found.lines],
+        "methods": list(methods),
+    }
+    covering: str | None = session.execute(_COVERING, values).scalar()
+    return covering
 
 
 def pair_ids_of(session: Session, request_id: str) -> list[str]:

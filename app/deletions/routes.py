@@ -29,7 +29,7 @@ from app.deletions.errors import (
 from app.deletions.schemas import NewRequest, RequestView, Status
 from app.deletions.service import Services
 from app.deletions.tables import DeletionRequest
-from app.registry.errors import ParametersInvalid, UnknownComponent
+from app.registry.errors import ParametersInvalid, UnknownComponent, VersionRetired
 
 router = APIRouter(prefix="/deletion-requests", tags=["deletion requests"], route_class=LongList)
 Reader = Annotated[Caller, Depends(require("deletions:read"))]
@@ -54,6 +54,7 @@ ServicesDep = Annotated[Services, Depends(_services)]
         DatasetNotReady,
         UnknownTargets,
         NotLearned,
+        VersionRetired,
         NothingLeft,
         MethodRefused,
         UnknownComponent,

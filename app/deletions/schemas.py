@@ -54,7 +54,8 @@ class NewRequest(BaseModel):
     targets: Targets
     versions: list[Annotated[str, StringConstraints(max_length=40)]] | None = Field(
         default=None,
-        description="Versions whose lineages must forget; omitted: every one that learned from the dataset.",
+        description="Versions whose lineages must forget; omitted: every one in use that learned"
+        " from the dataset. Retired versions are never reached.",
         min_length=1,
         max_length=1000,
     )
@@ -109,7 +110,12 @@ class RequestView(BaseModel):
     deadline: datetime = Field(description="One calendar month after submission.")
     completed_time: datetime | None = None
     pair_count: int = Field(description="Distinct pairs that the targets name.")
-    already_forgotten_count: int = Field(description="Of these, named by earlier requests.")
+    already_forgotten_count: int = Field(
+        description="Of these, training pairs that on every version lineage that the request reaches"
+        " were forgotten, or asked to be forgotten by an earlier request that was neither withdrawn"
+        " nor denied. Counted when the request is accepted; requests are accepted one after the"
+        " other, and the count does not change later."
+    )
     not_trained_count: int = Field(
         description="Of these, in no training split: nothing to unlearn."
     )

@@ -29,6 +29,7 @@ from app.jobs.tables import Job
 from app.ledger import log
 from app.ledger.records import RequestSaltDeleted, RequestWithdrawn
 from app.ledger.tree_head import Signer
+from app.registry.errors import VersionRetired
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,16 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
     Raises:
         DatasetNotFound: there is no such dataset.
         DatasetNotReady: it has no manifest yet.
-        UnknownTargets, NotLearned, MethodRefused, NothingLeft: nothing was recorded.
+        VersionRetired, UnknownTargets, NotLearned, MethodRefused, NothingLeft: nothing was recorded.
     """
     methods.check(new.method, new.params, new.scope, new.objective)
     found = _resolve(session, new)
     _check_targets(new, found)
-    is_new = found.train_count and found.already_named < len(found.pair_ids)
-    most_named = found.named_total + len(found.pair_ids)
-    if is_new and found.train_total - most_named < LEAST_TRAINING_PAIRS:
-        _check_rest(session, new.dataset_id, found)
     lines = [line for line in found.lines if line.open]
-    trainings = found.trainings if found.train_count else []
+    trainings = [line for line in found.trainings if line.open]
+    most_named = found.named_total + len(found.pair_ids)
+    if (lines or trainings) and found.train_total - most_named < LEAST_TRAINING_PAIRS:
+        _check_rest(session, new.dataset_id, found)
     for line in [*lines, *trainings]:
         methods.check_family(new.method, line.family, line.task, new.update)
     view = intake.record(session, services.queue, token_id, new, found, lines, trainings)
@@ -64,8 +64,8 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
 
 def _resolve(session: Session, new: NewRequest) -> Resolved:
     targets, meeting = new.targets.distinct(), methods.meeting(new.scope)
-    # From here to the commit no training starts or ends and no upload becomes ready, so each of
-    # them either is found now or will find this request.
+    # From here to the commit no training starts or ends, no upload becomes ready, no version is
+    # retired and no other request is accepted: each of them is found now or will find this one.
     queries.hold_dataset(session, new.dataset_id)
     found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)
     if found.status is None:
@@ -79,6 +79,7 @@ def _resolve(session: Session, new: NewRequest) -> Resolved:
 
 
 def _check_targets(new: NewRequest, found: Resolved) -> None:
+    _check_in_use(found)
     if found.unknown:
         raise UnknownTargets(new.dataset_id, found.unknown)
     known = {version for line in found.lines for version in line.versions}
@@ -91,15 +92,29 @@ def _check_targets(new: NewRequest, found: Resolved) -> None:
         )
 
 
+def _check_in_use(found: Resolved) -> None:
+    if found.retired:
+        raise VersionRetired(
+            f"{len(found.retired)} of the listed versions are retired, so nothing is unlearned on them:"
+            f" {', '.join(found.retired[:20])}. Leave them out.",
+            pointers=[{"pointer": "#/versions", "detail": "retired"}],
+        )
+
+
 def _check_rest(session: Session, dataset_id: str, found: Resolved) -> None:
     left = queries.count_left(session, dataset_id, found.pair_ids, LEAST_TRAINING_PAIRS)
-    if left < LEAST_TRAINING_PAIRS:
-        raise NothingLeft(
-            f"At least {LEAST_TRAINING_PAIRS} training pairs of dataset {dataset_id} must be left to retain;"
-            f" without these {len(found.pair_ids)} pairs and those of earlier requests {left} would be."
-            " Retire the model, or name fewer.",
-            pointers=[{"pointer": "#/targets", "detail": f"leaves {left} training pairs"}],
-        )
+    if left >= LEAST_TRAINING_PAIRS:
+        return
+    pending = queries.open_requests(session, dataset_id)
+    named = f", of which {', '.join(pending[:20])} are not completed," if pending else ""
+    raise NothingLeft(
+        f"At least {LEAST_TRAINING_PAIRS} training pairs of dataset {dataset_id} must be left to retain;"
+        f" without these {len(found.pair_ids)} pairs and those of earlier requests{named} {left} would be."
+        " Name fewer, or retire the versions that learned from the dataset"
+        " (POST /v1/models/<model_id>/versions/<version_id>/retire).",
+        pointers=[{"pointer": "#/targets", "detail": f"leaves {left} training pairs"}],
+        extra={"pending_requests": {"count": len(pending), "first": pending[:20]}},
+    )
 
 
 def _complete_at_once(
@@ -107,8 +122,9 @@ def _complete_at_once(
 ) -> RequestView:
     """Complete a request that has nothing to wait for: never trained on, or forgotten before."""
     request = session.get_one(DeletionRequest, view.request_id)
-    if found.train_count and found.already_named == len(found.pair_ids):
-        met_by = queries.covering_request(session, request.dataset_id, found.pair_ids)
+    if found.train_count and found.lines:
+        meeting = methods.meeting(request.scope)
+        met_by = queries.covering_request(session, request.dataset_id, found, meeting)
         request.met_by_request_id = met_by
     complete(session, signer, request)
     return view_of(request, [])
@@ -254,6 +270,8 @@ _UNMET = text(
     SELECT DISTINCT ON (job.lineage_id) job.lineage_id, job.model_id
     FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id)
     WHERE link.request_id = :request_id AND link.relation = 'forget'
+      AND EXISTS (SELECT 1 FROM versions
+                  WHERE versions.lineage_id = job.lineage_id AND versions.status = 'ready')
       AND NOT EXISTS (
         SELECT 1 FROM deletion_request_jobs AS again JOIN jobs AS other USING (job_id)
         WHERE again.request_id = link.request_id AND again.relation = 'forget'
@@ -271,6 +289,8 @@ def retry(session: Session, services: Services, request_id: str) -> RequestView:
         RequestNotFound: no request has this id.
         NothingToRetry: it does not need attention.
     """
+    # So that no version is retired meanwhile.
+    queries.hold_dataset(session, _get(session, request_id).dataset_id)
     request = _get(session, request_id, lock=True)
     if request.status != "needs_attention":
         raise NothingToRetry(

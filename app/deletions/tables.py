@@ -31,6 +31,7 @@ class DeletionRequest(Table):
         ),
         CheckConstraint("scope IN ('association', 'unimodal', 'full')", name="scope"),
         Index("ix_deletion_requests_dataset_id", "dataset_id", "request_id"),
+        Index("ix_deletion_requests_named_total", "dataset_id", "named_total"),
     )
 
     request_id: Mapped[Key]
@@ -49,6 +50,7 @@ class DeletionRequest(Table):
     # bound is below the number of training pairs, nobody has to count whether anything would be
     # left to train on.
     named_total: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Counted when the request is accepted, with its dataset held; see the schema.
     already_forgotten_count: Mapped[int] = mapped_column(BigInteger, default=0)
     not_trained_count: Mapped[int] = mapped_column(BigInteger, default=0)
     # Salt of the pairs' HMACs in leaves and certificate; delete it and they can be linked to

@@ -39,17 +39,25 @@ class KeyMetric(_Frozen):
 
 
 class CertifiedVersion(_Frozen):
-    """A version that has forgotten the pairs, and the version that it was made from."""
+    """A version that has forgotten the pairs, and the version that it was made from.
+
+    ``made_for_request`` is false where it had forgotten them before the request's turn came.
+    """
 
     version_id: ResourceId
     input_version_id: ResourceId
     checkpoint_sha256: Digest
     weights_sha256: Digest
+    method: Word | None = None
+    made_for_request: bool = True
     metrics: list[KeyMetric]
 
 
 class CertificateData(_Frozen):
-    """What a certificate states; ``guarantee`` is ``not_needed`` where no version had to change."""
+    """What a certificate states; ``guarantee`` is ``not_needed`` where no version had to change.
+
+    ``retired_versions`` are out of use and were left as they are: the newest one of each lineage.
+    """
 
     request_id: ResourceId
     dataset_id: ResourceId
@@ -67,6 +75,7 @@ class CertificateData(_Frozen):
     not_trained_count: Count = 0
     pairs_commitment: Digest
     versions: list[CertifiedVersion]
+    retired_versions: list[ResourceId] = []
     earlier_requests: list[ResourceId] = []
 
     @field_serializer("received_time", "completed_time", "deadline")
@@ -74,13 +83,18 @@ class CertificateData(_Frozen):
         return utc_text(moment)
 
 
-def key_metrics(metrics: list[dict[str, Any]], request_id: str) -> list[KeyMetric]:
+def key_metrics(
+    metrics: list[dict[str, Any]], request_id: str, *, made_for_request: bool = True
+) -> list[KeyMetric]:
     """Choose from an audit's metrics those that the certificate of ``request_id`` repeats.
 
     Kept are `KEY_METRICS` on the test split, on this job's pairs, on all that the version has ever
-    forgotten, and on the request's own; not those of other requests.
+    forgotten, and on the request's own; not those of other requests. Of a version that was not
+    made for the request the job's pairs are others, unless they are all that it has forgotten.
     """
-    subsets = ("test", "forget", "forgotten", f"request:{request_id}")
+    subsets = {"test", "forget", "forgotten", f"request:{request_id}"}
+    if not made_for_request and any(m["subset"] == "forgotten" for m in metrics):
+        subsets.discard("forget")
     chosen = [m for m in metrics if m["name"] in KEY_METRICS and m["subset"] in subsets]
     known = set(KeyMetric.model_fields)
     return [KeyMetric(**{key: m[key] for key in known & m.keys()}) for m in chosen]

@@ -16,7 +16,7 @@ GUARANTEES = {
     "exact": "exact: the new version was made without the deleted pairs",
     "approximate": "approximate: the new version was changed until measurements showed the effect;"
     " it was not made anew without the pairs",
-    "not_needed": "not needed: no registered version had learned from the pairs",
+    "not_needed": "not needed: no registered version in use had learned from the pairs",
 }
 
 AIMS = {
@@ -114,8 +114,8 @@ def describe(statement: Mapping[str, Any]) -> list[str]:
     )
     pairs = (
         f"It names {_count(said['pair_count'], 'pair')}; {said['already_forgotten_count']} had been"
-        f" forgotten before, {said['not_trained_count']} had never been trained on. The pairs are"
-        f" committed to as {said['pairs_commitment']}."
+        f" forgotten or asked for before, {said['not_trained_count']} had never been trained on. The"
+        f" pairs are committed to as {said['pairs_commitment']}."
     )
     method = (
         f"Scope: {said['scope']}. Objective: {AIMS.get(said['objective'], said['objective'])}. Method: {said['method']}"
@@ -126,6 +126,8 @@ def describe(statement: Mapping[str, Any]) -> list[str]:
         sentences.append(f"The versions also forget {', '.join(said['earlier_requests'])}.")
     for version in said["versions"]:
         sentences += _describe_version(version)
+    if retired := said.get("retired_versions"):
+        sentences.append(f"Retired, so out of use and left as they are: {', '.join(retired)}.")
     return sentences + [f"Limitation: {sentence}" for sentence in said["limitations"]]
 
 
@@ -134,6 +136,8 @@ def _describe_version(version: Mapping[str, Any]) -> list[str]:
         f"Version {version['version_id']}, made from {version['input_version_id']}, has checkpoint"
         f" SHA-256 {version['checkpoint_sha256']}."
     )
+    if not version.get("made_for_request", True):
+        first += f" It had forgotten the pairs already, by method {version.get('method')}."
     return [first, *(_describe_metric(metric) for metric in version["metrics"])]
 
 

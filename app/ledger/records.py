@@ -98,6 +98,18 @@ class VersionRegistered(Record):
     token_id: ResourceId | None = None
 
 
+class VersionRetired(Record):
+    """A version was taken out of use for good: it is not given out, and no later request reaches it."""
+
+    kind = "version_retired"
+    subject_field = "version_id"
+
+    version_id: ResourceId
+    model_id: ResourceId
+    lineage_id: ResourceId
+    token_id: ResourceId | None = None
+
+
 class RequestReceived(Record):
     """A deletion request was accepted."""
 

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.core.pointers import pointer_to
 from app.core.problems import MOST_POINTERS
 from app.registry.errors import ParametersInvalid, UnknownComponent
-from app.registry.pretrained import foreign
+from app.registry.pretrained import foreign, misplaced
 from app.registry.rules import Fault, faults
 
 C = TypeVar("C")
@@ -30,6 +31,10 @@ class Family(Component):
     """An architecture."""
 
     modality: str
+    set_by_data: dict[str, str] = Field(
+        description="Fields of the configuration that the data decide, and by which fact: a field "
+        "that is given must say the same."
+    )
     config_schema: dict[str, Any]
     tiny_config: dict[str, Any] = Field(description="A small one for trying things out.")
 
@@ -38,6 +43,10 @@ class Task(Component):
     """What a model is trained for."""
 
     modalities: list[str]
+    items_per_pair: int = Field(description="Images or graphs of each pair.")
+    least_items: int = Field(description="Distinct images or graphs that there must be.")
+    labelled: bool = Field(description="Whether every pair needs a label.")
+    classes: list[str] = Field(description="In the order of their numbers; empty: any, from 2 on.")
     recipe_schema: dict[str, Any]
 
 
@@ -99,19 +108,22 @@ class Catalogue(BaseModel):
                 pointers=[{"pointer": "#/task", "detail": f"not a task of {family}"}],
             )
 
-    def check_config(self, family: str, config: dict[str, Any]) -> None:
+    def check_config(self, family: str, config: dict[str, Any], pointer: str = "#/config") -> None:
         """Raise `ParametersInvalid` unless ``config`` is a configuration of ``family``."""
-        check(self._named("family", self.families, family).config_schema, config, "#/config")
-        places = list(foreign(config, "#/config"))
+        schema = self._named("family", self.families, family).config_schema
+        check(schema, config, pointer)
+        places = list(foreign(config, pointer)) or list(misplaced(schema, config, pointer))
         if places:
             raise ParametersInvalid(
                 "A configuration may name the encoders that are installed, and no folder or hub.",
                 pointers=places,
             )
 
-    def check_training(self, task: str, training: dict[str, Any]) -> None:
+    def check_training(
+        self, task: str, training: dict[str, Any], pointer: str = "#/training"
+    ) -> None:
         """Raise `ParametersInvalid` unless ``training`` is a recipe of ``task``."""
-        check(self._named("task", self.tasks, task).recipe_schema, training, "#/training")
+        check(self._named("task", self.tasks, task).recipe_schema, training, pointer)
 
     def check_params(self, method: str, params: dict[str, Any]) -> None:
         """Raise `ParametersInvalid` unless ``params`` are parameters of ``method``."""
@@ -146,10 +158,7 @@ def check(schema: dict[str, Any], value: dict[str, Any], pointer: str) -> None:
             f"{len(found)} value{'s' if len(found) != 1 else ''} under {pointer} cannot be "
             "accepted; GET /v1/catalogue has the schema.",
             pointers=[
-                {
-                    "pointer": "/".join([pointer, *(str(part) for part in fault.path)]),
-                    "detail": fault.message,
-                }
+                {"pointer": pointer_to(fault.path, pointer), "detail": fault.message}
                 for fault in found[:MOST_POINTERS]
             ],
         )

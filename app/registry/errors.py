@@ -47,6 +47,24 @@ class VersionFixed(Conflict):
     slug, title = "version-fixed", "The version cannot change any more"
 
 
+class VersionNotReady(Conflict):
+    """The version waits for its files."""
+
+    slug, title = "version-not-ready", "The version is not ready"
+
+
+class VersionBusy(Conflict):
+    """A job is running on the version."""
+
+    slug, title = "version-in-use", "A job is running on the version"
+
+
+class VersionRetired(Conflict):
+    """The version was taken out of use for good."""
+
+    slug, title = "version-retired", "The version is retired"
+
+
 class FileRefused(Invalid):
     """The file's name is not allowed, or its content is not what the name says."""
 
@@ -75,3 +93,9 @@ class WrongModality(Invalid):
     """The dataset holds images and the family reads graphs, or the reverse."""
 
     slug, title = "wrong-modality", "The dataset does not fit the model"
+
+
+class DatasetUnfit(Invalid):
+    """The pairs of the dataset are not what the task needs, or a configuration denies what they are."""
+
+    slug, title = "dataset-unfit", "The dataset does not fit the task or the configuration"

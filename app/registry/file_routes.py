@@ -10,6 +10,7 @@ from app.core.db import SessionDep
 from app.core.errors import TooLarge
 from app.core.etags import NOT_MODIFIED
 from app.core.idempotency import KeyInUse, KeyReused, OnceDep
+from app.core.json_bodies import JsonRoute
 from app.core.problems import problems
 from app.core.storage import ObjectMissing, StorageFull
 from app.jobs.service import enqueue_evaluation
@@ -23,11 +24,14 @@ from app.registry.errors import (
     FileRefused,
     VersionFixed,
     VersionNotFound,
+    VersionRetired,
 )
 from app.registry.schemas import FileOut, FilesOut, FinalizeIn, VersionOut
 from app.registry.tables import Version, VersionFile
 
-router = APIRouter(prefix="/models/{model_id}/versions/{version_id}", tags=["files"])
+router = APIRouter(
+    prefix="/models/{model_id}/versions/{version_id}", tags=["files"], route_class=JsonRoute
+)
 Reader = Annotated[Caller, Depends(require("models:read"))]
 Writer = Annotated[Caller, Depends(require("models:write"))]
 Downloader = Annotated[Caller, Depends(require("checkpoints:download"))]
@@ -40,7 +44,7 @@ _DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file.", "content": _BINARY},
     206: {"description": "The range that was asked for.", "content": _BINARY},
     **NOT_MODIFIED,
-    **problems(VersionNotFound, FileNotFound, RangeNotSatisfiable, ObjectMissing),
+    **problems(VersionNotFound, VersionRetired, FileNotFound, RangeNotSatisfiable, ObjectMissing),
 }
 
 
@@ -171,6 +175,11 @@ def _find(
     session: SessionDep, model_id: str, version_id: str, path: str
 ) -> tuple[Version, VersionFile]:
     version = queries.get_version(session, version_id, model_id)
+    if version.status == "retired":
+        raise VersionRetired(
+            f"Version {version_id} is retired: its files are not given out any more. "
+            f"GET /v1/models/{model_id}/versions lists those in use."
+        )
     return version, queries.get_file(session, version_id, path)
 
 

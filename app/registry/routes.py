@@ -8,6 +8,7 @@ from app.auth.service import Caller, require
 from app.core.db import SessionDep
 from app.core.etags import NOT_MODIFIED, conditional
 from app.core.idempotency import KeyInUse, KeyReused, OnceDep
+from app.core.json_bodies import JsonRoute
 from app.core.paging import Page, PagingDep
 from app.core.problems import problems
 from app.datasets.errors import DatasetNotFound, DatasetNotReady, NameTaken
@@ -15,17 +16,21 @@ from app.datasets.queries import get_ready_dataset
 from app.jobs.schemas import JobView
 from app.jobs.service import enqueue_training
 from app.jobs.views import view_of
-from app.registry import queries, service
+from app.registry import queries, retirement, service
 from app.registry.catalogue import Catalogue, catalogue
 from app.registry.errors import (
+    DatasetUnfit,
     ModelNotFound,
     NotEvaluable,
     ParametersInvalid,
     TooFewTrainingPairs,
     UnknownComponent,
+    VersionBusy,
     VersionNotFound,
+    VersionNotReady,
     WrongModality,
 )
+from app.registry.fitness import check_fit
 from app.registry.schemas import (
     LineageOut,
     LineagesOut,
@@ -39,7 +44,7 @@ from app.registry.schemas import (
 )
 from app.registry.tables import Model, Version
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=JsonRoute)
 Reader = Annotated[Caller, Depends(require("models:read"))]
 Writer = Annotated[Caller, Depends(require("models:write"))]
 _RETRY = {"Retry-After": "2"}
@@ -91,6 +96,7 @@ def read_model(model_id: str, _: Reader, session: SessionDep, request: Request) 
             KeyInUse,
             ParametersInvalid,
             NotEvaluable,
+            DatasetUnfit,
             TooFewTrainingPairs,
             WrongModality,
             KeyReused,
@@ -149,12 +155,41 @@ def read_lineage(model_id: str, _: Reader, session: SessionDep) -> LineagesOut:
             LineageOut(
                 lineage_id=lineage_id,
                 dataset_id=versions[0].dataset_id,
-                tip_version_id=versions[-1].version_id,
+                tip_version_id=_in_use(versions[-1]),
                 versions=[VersionOut.of(version) for version in versions],
             )
             for lineage_id, versions in found.items()
         ],
     )
+
+
+@router.post(
+    "/models/{model_id}/versions/{version_id}/retire",
+    response_model=VersionOut,
+    responses=problems(VersionNotFound, VersionBusy, VersionNotReady, KeyInUse, KeyReused),
+)
+def retire_version(
+    model_id: str,
+    version_id: str,
+    caller: Writer,
+    session: SessionDep,
+    once: OnceDep,
+    request: Request,
+) -> Response:
+    """Take a version out of use for good, with those that it was unlearned from. Scope: models:write.
+
+    They can still be read, with audits and certificates; their files are not given out any more,
+    and no later deletion request reaches them. A lineage whose newest version is retired is over:
+    requests wait for it no longer, and their reports and certificates say that it was left as it
+    is. The ledger records each version, and a second time changes nothing.
+    """
+    signer = request.app.state.signer
+    version = retirement.retire(session, signer, model_id, version_id, caller.token_id)
+    return once.answer(200, VersionOut.of(version))
+
+
+def _in_use(version: Version) -> str | None:
+    return version.version_id if version.status == "ready" else None
 
 
 def _train(
@@ -163,6 +198,8 @@ def _train(
     spec = service.training_spec(model, given)
     dataset = get_ready_dataset(session, given.dataset_id)
     service.check_dataset(model, dataset)
+    service.check_left(session, dataset)
+    check_fit(model, dataset, given.config)
     queue = request.app.state.queue
     job = enqueue_training(session, queue, model=model, dataset=dataset, spec=spec)
     headers = {"Location": f"/v1/jobs/{job.job_id}", **_RETRY}
@@ -170,7 +207,10 @@ def _train(
 
 
 def _begin_upload(session: SessionDep, once: OnceDep, model: Model, given: UploadIn) -> Response:
-    if given.dataset_id is not None:
-        service.check_dataset(model, get_ready_dataset(session, given.dataset_id))
+    dataset = get_ready_dataset(session, given.dataset_id) if given.dataset_id is not None else None
+    if dataset is not None:
+        service.check_dataset(model, dataset)
     version = service.start_upload(session, model, given)
+    if dataset is not None:
+        check_fit(model, dataset, given.recipe.config, "#/recipe/config")
     return once.answer(201, VersionOut.of(version), {"Location": version_url(version)})

@@ -121,7 +121,10 @@ class VersionOut(BaseModel):
     parent_id: str | None
     dataset_id: str | None
     source: Literal["training", "upload", "unlearning"]
-    status: Literal["uploading", "ready"]
+    status: Literal["uploading", "ready", "retired"] = Field(
+        description="`retired`: out of use for good. It can be read, with its audits; its files are"
+        " not given out, and no later deletion request reaches it."
+    )
     checkpoint_sha256: str | None
     weights_sha256: str | None
     contains_deleted: int = Field(
@@ -129,6 +132,7 @@ class VersionOut(BaseModel):
     )
     job_id: str | None
     created_time: datetime
+    retired_time: datetime | None = None
     files_url: str
 
     @classmethod
@@ -143,7 +147,9 @@ class LineageOut(BaseModel):
 
     lineage_id: str
     dataset_id: str | None
-    tip_version_id: str
+    tip_version_id: str | None = Field(
+        description="The newest version, where deletions go on; null once it is retired."
+    )
     versions: list[VersionOut]
 
 

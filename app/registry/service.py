@@ -48,10 +48,10 @@ def training_spec(model: Model, given: TrainingIn) -> dict[str, Any]:
     return {"config": given.config, "training": given.training, "seed": given.seed}
 
 
-def check_recipe(model: Model, recipe: TrainingIn | RecipeIn) -> None:
-    """Raise `ParametersInvalid` unless config and recipe suit the model."""
-    catalogue().check_config(model.family, recipe.config)
-    catalogue().check_training(model.task, recipe.training)
+def check_recipe(model: Model, recipe: TrainingIn | RecipeIn, pointer: str = "#") -> None:
+    """Raise `ParametersInvalid` unless config and recipe, at ``pointer``, suit the model."""
+    catalogue().check_config(model.family, recipe.config, f"{pointer}/config")
+    catalogue().check_training(model.task, recipe.training, f"{pointer}/training")
 
 
 def check_dataset(model: Model, dataset: Dataset) -> None:
@@ -78,6 +78,19 @@ def check_dataset(model: Model, dataset: Dataset) -> None:
         )
 
 
+def check_left(session: Session, dataset: Dataset) -> None:
+    """Make sure that deletion requests left enough of ``dataset`` for a training, or raise `TooFewTrainingPairs`."""
+    deleted = queries.count_deleted(session, dataset.dataset_id)
+    left = dataset.split_counts.get("train", 0) - deleted
+    if left < LEAST_TRAINING_PAIRS:
+        raise TooFewTrainingPairs(
+            f"Expected at least {LEAST_TRAINING_PAIRS} training pairs; deletion requests named "
+            f"{deleted} of dataset {dataset.dataset_id} and {left} are left. Register a dataset "
+            "with more.",
+            pointers=[{"pointer": "#/dataset_id", "detail": f"{left} training pairs left"}],
+        )
+
+
 def start_upload(session: Session, model: Model, given: UploadIn) -> Version:
     """Add a version that waits for its files.
 
@@ -85,7 +98,7 @@ def start_upload(session: Session, model: Model, given: UploadIn) -> Version:
         ParametersInvalid: its recipe does not suit the model.
         NotEvaluable: an audit is asked for without a dataset.
     """
-    check_recipe(model, given.recipe)
+    check_recipe(model, given.recipe, "#/recipe")
     if given.evaluate and given.dataset_id is None and "evaluate" in given.model_fields_set:
         raise NotEvaluable(
             "An audit needs the dataset that the version learned from. Name it as dataset_id, or "
@@ -168,9 +181,9 @@ def checkpoint_key(checkpoint_sha256: str, path: str = "") -> str:
 
 
 def lineages(session: Session, model_id: str) -> dict[str, Sequence[Version]]:
-    """Return the ready versions of a model by lineage, oldest first."""
+    """Return the versions of a model that are or were ready by lineage, oldest first."""
     queries.get_model(session, model_id)
-    statement = queries.versions_of(model_id).where(Version.status == "ready")
+    statement = queries.versions_of(model_id).where(Version.status != "uploading")
     found: dict[str, list[Version]] = {}
     for version in session.scalars(statement.order_by(Version.number)):
         found.setdefault(version.lineage_id, []).append(version)

@@ -42,7 +42,7 @@ class Version(Table):
     __tablename__ = "versions"
     __table_args__ = (
         CheckConstraint("source IN ('training', 'upload', 'unlearning')", name="source"),
-        CheckConstraint("status IN ('uploading', 'ready')", name="status"),
+        CheckConstraint("status IN ('uploading', 'ready', 'retired')", name="status"),
         UniqueConstraint("model_id", "number"),
         Index("ix_versions_dataset_id", "dataset_id"),
         Index("ix_versions_lineage_id", "lineage_id"),
@@ -73,6 +73,7 @@ class Version(Table):
     job_id: Mapped[str | None] = mapped_column(String(40))
     created_time: Mapped[Created]
     ready_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    retired_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class VersionFile(Table):

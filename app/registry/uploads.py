@@ -41,7 +41,7 @@ def put_file(
 def finalize(session: Session, storage: Storage, version: Version, expected: str | None) -> bool:
     """Make an uploaded version ready: check it as a whole and move it to its address.
 
-    Returns whether this call made it ready; one that is ready stays as it is, so that a repeated
+    Returns whether this call made it ready; one that was before stays as it is, so that a repeated
     call does no harm. The caller appends `registered` to the ledger.
 
     Raises:
@@ -49,7 +49,7 @@ def finalize(session: Session, storage: Storage, version: Version, expected: str
         StorageFull: no room; the version still waits for its files.
     """
     _lock(session, version)
-    if version.status == "ready":
+    if version.status != "uploading":
         _check_same(version, expected)
         return False
     files = list(queries.files_of(session, version.version_id))
@@ -116,7 +116,7 @@ def _make_ready(session: Session, version: Version, address: str, weights_sha256
     if version.dataset_id is not None:
         # Deletion requests look for ready versions: one that comes now must see this version, or
         # be counted here.
-        hold_dataset(session, version.dataset_id, alone=True)
+        hold_dataset(session, version.dataset_id)
         version.contains_deleted = queries.count_deleted(session, version.dataset_id)
     session.flush()
 
@@ -167,7 +167,7 @@ def _lock(session: Session, version: Version) -> None:
 def _check_same(version: Version, expected: str | None) -> None:
     if expected not in (None, version.checkpoint_sha256):
         raise VersionFixed(
-            f"Version {version.version_id} is ready with checkpoint_sha256 "
+            f"Version {version.version_id} is {version.status} with checkpoint_sha256 "
             f"{version.checkpoint_sha256}; it cannot become {expected}."
         )
 

@@ -14,7 +14,7 @@ not use; the head on the fused [CLS] is linear for classes, too; two blocks that
 are drawn apart, those of a pretrained text model start alike; no text-assignment pretraining.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -34,7 +34,15 @@ from engine.families.albef_layers import (
     share_projections,
     vit_config,
 )
-from engine.families.base import Encoding, FamilyConfig, Fused, PairModel, Part, families
+from engine.families.base import (
+    DataFact,
+    Encoding,
+    FamilyConfig,
+    Fused,
+    PairModel,
+    Part,
+    families,
+)
 from engine.families.images import ImageTable, image_table, normalise
 from engine.tokenizers import TextTokenizer, TokenBatch, TokenTable
 
@@ -48,6 +56,10 @@ class Albef(PairModel):
     config_class = AlbefConfig
     contrastive = True
     item_counts = (1, 2)
+    set_by_data: ClassVar[Mapping[str, DataFact]] = {
+        "classes": "classes",
+        "images": "items_per_pair",
+    }
     config: AlbefConfig
 
     def __init__(self, config: AlbefConfig, tokenizer: TextTokenizer) -> None:

@@ -8,8 +8,9 @@ from transformers import BertConfig, ViTConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.families import pretrained
-from engine.families.base import MULTIPLE_OF, FamilyConfig
+from engine.families.base import INSTALLED, MULTIPLE_OF, FamilyConfig
 from engine.families.images import CLIP_MEAN, CLIP_STD
+from engine.families.pretrained import MINILM
 
 Side = Annotated[int, Field(ge=1, le=1024)]
 Spread = Annotated[float, Field(gt=0)]
@@ -19,7 +20,17 @@ class AlbefConfig(FamilyConfig):
     """Sizes of ALBEF; the defaults train from nothing on a CPU, see also `published`."""
 
     model_config = ConfigDict(
-        json_schema_extra={MULTIPLE_OF: [["image_size", "patch_size"], ["hidden_size", "heads"]]}
+        json_schema_extra={
+            MULTIPLE_OF: [["image_size", "patch_size"], ["hidden_size", "heads"]],
+            # As `_one_start` has it, for whoever has the schema alone.
+            "if": {"properties": {"pretrained": {"type": "string"}}, "required": ["pretrained"]},
+            "then": {
+                "properties": {
+                    "pretrained_text": {"type": "null"},
+                    "pretrained_vision": {"type": "null"},
+                }
+            },
+        }
     )
 
     image_size: tuple[Side, Side] = Field(
@@ -57,7 +68,11 @@ class AlbefConfig(FamilyConfig):
         default=None,
         description="folder of an ALBEF in this layout to start from; its sizes count",
     )
-    pretrained_text: str | None = Field(default=None, description="folder, hub name or 'minilm'")
+    pretrained_text: str | None = Field(
+        default=None,
+        description="folder, hub name or 'minilm'",
+        json_schema_extra={INSTALLED: [MINILM]},
+    )
     pretrained_vision: str | None = Field(default=None, description="folder or hub name of a ViT")
 
     @model_validator(mode="after")

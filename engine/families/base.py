@@ -5,7 +5,7 @@ Shapes: B pairs, T_v item tokens, T_l text tokens, d hidden size, p projection s
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from engine.data.pairs import PairDataset
 
 Part = Literal["item", "text", "fusion", "head"]
+DataFact = Literal["items_per_pair", "classes"]
+"""Images or graphs of each pair; and one above the highest label, but at least 2 ("match or not"),
+with labels or without."""
 MULTIPLE_OF = "x-multiple-of"
+INSTALLED = "x-installed"
+"""In the schema's extras of a field that names a pretrained model: the words for those that come
+with a machine. Whoever may name no folder and no hub may say these alone."""
 
 
 class FamilyConfig(BaseModel):
@@ -114,6 +120,9 @@ class PairModel(nn.Module, ABC):
     """Whether there is a class head, which every task with labels needs."""
     item_counts: ClassVar[tuple[int, ...]] = (1,)
     """How many images or graphs a pair may have."""
+    set_by_data: ClassVar[Mapping[str, DataFact]] = {}
+    """Fields of the configuration that the data set decides, and by which fact of it: such a field
+    is left out, or says the same. `build` refuses another value, and the service does beforehand."""
     config: FamilyConfig
 
     @classmethod

@@ -16,7 +16,7 @@ paper: no decoder, momentum model or bootstrapping, which unlearning does not us
 for classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -35,7 +35,15 @@ from transformers.models.blip.modeling_blip_text import BlipTextLayer, BlipTextS
 
 from engine.data.pairs import PairDataset
 from engine.families import layout, pretrained, starting, weights
-from engine.families.base import Encoding, FamilyConfig, Fused, PairModel, Part, families
+from engine.families.base import (
+    DataFact,
+    Encoding,
+    FamilyConfig,
+    Fused,
+    PairModel,
+    Part,
+    families,
+)
 from engine.families.blip_sizes import (
     OURS,
     BlipConfig,
@@ -60,6 +68,10 @@ class Blip(PairModel):
     config_class = BlipConfig
     contrastive = True
     item_counts = (1, 2)
+    set_by_data: ClassVar[Mapping[str, DataFact]] = {
+        "classes": "classes",
+        "images": "items_per_pair",
+    }
     config: BlipConfig
 
     def __init__(self, config: BlipConfig, sizes: Layout, tokenizer: TextTokenizer) -> None:

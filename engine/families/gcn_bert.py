@@ -10,7 +10,7 @@ own BERT from nothing. Nodes are read by the frozen encoder, or else as a traine
 vectors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from engine.data.pairs import PairDataset
 from engine.errors import CheckpointError, InvalidSpec
 from engine.families import pretrained, starting, weights
 from engine.families.base import (
+    DataFact,
     Encoding,
     FamilyConfig,
     Fused,
@@ -61,6 +62,7 @@ class GcnBert(PairModel):
     family: ClassVar[str] = "gcn_bert"
     modality = "graph"
     config_class = GcnBertConfig
+    set_by_data: ClassVar[Mapping[str, DataFact]] = {"classes": "classes"}
     config: GcnBertConfig
 
     def __init__(

@@ -8,7 +8,8 @@ from transformers import BertConfig
 from engine.data.pairs import PairDataset
 from engine.errors import InvalidSpec
 from engine.families import pretrained, starting
-from engine.families.base import MULTIPLE_OF, FamilyConfig
+from engine.families.base import INSTALLED, MULTIPLE_OF, FamilyConfig
+from engine.families.pretrained import MINILM
 
 
 class GcnBertConfig(FamilyConfig):
@@ -26,6 +27,7 @@ class GcnBertConfig(FamilyConfig):
         default="auto",
         description="frozen BERT: folder, hub name, 'minilm', None (an own one is trained), or "
         "'auto': minilm where it is installed",
+        json_schema_extra={INSTALLED: ["auto", MINILM]},
     )
     pretrained_sha256: str | None = Field(default=None, description="of that encoder; filled in")
     trainable_text_layers: int = Field(

@@ -32,14 +32,18 @@ def expect(config: FamilyConfig, kind: type[ConfigT], family: str) -> ConfigT:
 
 
 def classes_for(wanted: int | None, dataset: PairDataset) -> int:
-    """Return the classes of the head: those of the data set, or 2 for "match or not".
+    """Return the classes of the head: those of the data set, and at least 2, "match or not".
 
     Raises:
-        InvalidSpec: ``wanted``, the configuration's number, is another than the data set's.
+        InvalidSpec: ``wanted``, the configuration's number, is another one.
     """
-    if wanted is not None and dataset.classes not in (None, wanted):
-        raise InvalidSpec(f"config.classes is {wanted}, and the data set has {dataset.classes}")
-    return wanted or dataset.classes or 2
+    needed = max(dataset.classes or 0, 2)
+    if wanted not in (None, needed):
+        found = f"has {dataset.classes}" if dataset.classes else "has no labels"
+        raise InvalidSpec(
+            f"config.classes is {wanted}, and the data set {found}: leave it out, or say {needed}"
+        )
+    return needed
 
 
 def images_for(wanted: int | None, dataset: PairDataset) -> int:

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from engine.errors import DataError
+from engine.errors import DataError, InvalidSpec
 from engine.registry import Registry
 from engine.spec import Metric, Modality
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from engine.data.pairs import PairDataset
     from engine.families.base import PairModel
     from engine.inputs import Inputs
+
+
+LEAST_CLASSES = 2
+"""Of a task with labels: with one class there is nothing to tell apart."""
 
 
 class TrainingRecipe(BaseModel):
@@ -42,6 +46,12 @@ class Task(ABC):
     """Whether it needs a family with `project`."""
     items_per_pair: ClassVar[int] = 1
     """How many images or graphs each pair has."""
+    least_items: ClassVar[int] = 1
+    """How many distinct images or graphs there must be."""
+    labelled: ClassVar[bool] = False
+    """Whether every pair needs a label."""
+    classes: ClassVar[tuple[str, ...]] = ()
+    """Names of the classes, in the order of their numbers; empty: as many as the data have."""
     recipe: ClassVar[type[TrainingRecipe]] = TrainingRecipe
 
     @classmethod
@@ -64,6 +74,8 @@ class Task(ABC):
     def check(self, dataset: "PairDataset") -> None:
         """Refuse a data set that does not fit the task.
 
+        The service refuses it by the same facts, which it has from the catalogue.
+
         Raises:
             InvalidSpec: the data set as a whole is for another task.
             DataError: one of its pairs is not as the others; the message names it.
@@ -75,6 +87,34 @@ class Task(ABC):
                     f"pair {pair.id!r} has {len(pair.items)}; {self.name} needs {wanted} a pair"
                 )
                 raise DataError(reason, file=dataset.name, line=pair.line)
+        found = len({reference for pair in dataset.pairs for reference in pair.items})
+        if found < self.least_items:
+            wanted = _counted(self.least_items, dataset.modality)
+            raise InvalidSpec(
+                f"{self.name} needs {wanted} at least, and data set {dataset.name} has {found}"
+            )
+        if self.labelled:
+            self._check_labels(dataset)
+
+    def _check_labels(self, dataset: "PairDataset") -> None:
+        if dataset.classes is None:
+            raise InvalidSpec(f"{self.name} needs labels, and data set {dataset.name} has none")
+        count = len(self.classes) or dataset.classes
+        named = f" ({', '.join(self.classes)})" if self.classes else ""
+        for pair in dataset.pairs:
+            if pair.label is None or not 0 <= pair.label < count:
+                raise DataError(
+                    f"pair {pair.id!r} has label {pair.label}; {self.name} needs 0 to {count - 1}"
+                    f"{named}",
+                    file=dataset.name,
+                    line=pair.line,
+                )
+        least = len(self.classes) or LEAST_CLASSES
+        if dataset.classes < least:
+            raise InvalidSpec(
+                f"{self.name} has {least} classes{named or ' at least'}, and no pair of data set "
+                f"{dataset.name} has a label above {dataset.classes - 1}"
+            )
 
     def batches(
         self, inputs: "Inputs", rows: Tensor, batch_size: int, generator: torch.Generator

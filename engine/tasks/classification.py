@@ -1,13 +1,9 @@
 """What every task with labels shares: cross-entropy, the true class's probability, accuracy, F1."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.data.pairs import Pair, PairDataset
-from engine.errors import DataError, InvalidSpec
 from engine.families.base import PairModel
 from engine.inputs import Inputs, still
 from engine.spec import Metric
@@ -21,8 +17,7 @@ BATCH = 256
 class Classification(Task):
     """Cross-entropy on C classes; the pair score is the probability of the true class."""
 
-    classes: ClassVar[tuple[str, ...]] = ()
-    """Names of the classes, in the order of their numbers; empty: as many as the data have."""
+    labelled = True
 
     @classmethod
     def refusal(cls, family: type[PairModel]) -> str | None:
@@ -31,26 +26,6 @@ class Classification(Task):
         if reason is None and not family.classifies:
             return f"{cls.name} needs a class head, and {family.family} has none"
         return reason
-
-    def check(self, dataset: PairDataset) -> None:
-        """Every pair needs a label of the task's classes; see `Task.check`."""
-        super().check(dataset)
-        if dataset.classes is None:
-            raise InvalidSpec(f"{self.name} needs labels, and data set {dataset.name} has none")
-        count = len(self.classes) or dataset.classes
-        for pair in dataset.pairs:
-            if pair.label is None or not 0 <= pair.label < count:
-                reason = self._other_label(pair, count)
-                raise DataError(reason, file=dataset.name, line=pair.line)
-        if count != dataset.classes:
-            raise InvalidSpec(
-                f"{self.name} has {count} classes ({', '.join(self.classes)}), and no pair of data "
-                f"set {dataset.name} has a label above {dataset.classes - 1}"
-            )
-
-    def _other_label(self, pair: Pair, count: int) -> str:
-        named = f" ({', '.join(self.classes)})" if self.classes else ""
-        return f"pair {pair.id!r} has label {pair.label}; {self.name} needs 0 to {count - 1}{named}"
 
     def loss(self, model: PairModel, inputs: Inputs, rows: Tensor) -> dict[str, Tensor]:
         """Return ``class``: the cross-entropy of the labels of ``rows`` ``(B,)``, in nats."""

@@ -19,7 +19,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from engine.data.pairs import PairDataset
 from engine.errors import InvalidSpec
 from engine.families.base import Encoding, PairModel
 from engine.inputs import Inputs, still
@@ -69,6 +68,7 @@ class Retrieval(Task):
     name = "retrieval"
     modalities = ("image",)
     contrastive = True
+    least_items = 2
     recipe = RetrievalRecipe
 
     def __init__(self, rerank: int = RERANKED) -> None:
@@ -80,12 +80,6 @@ class Retrieval(Task):
         """Rank as deep as the recipe says: the same before and after a model forgets."""
         if isinstance(recipe, RetrievalRecipe):
             self.rerank = recipe.rerank
-
-    def check(self, dataset: PairDataset) -> None:
-        """There must be two images to tell apart, one a pair; see `Task.check`."""
-        super().check(dataset)
-        if len({reference for pair in dataset.pairs for reference in pair.items}) < 2:
-            raise InvalidSpec(f"retrieval needs two images at least, and {dataset.name} has fewer")
 
     def batches(
         self, inputs: Inputs, rows: Tensor, batch_size: int, generator: torch.Generator

@@ -65,6 +65,22 @@ def test_the_tiny_configuration_of_a_family_fits_its_schema(content: dict) -> No
         jsonschema.validate(entry["tiny_config"], entry["config_schema"])
 
 
+def test_what_tasks_need_of_the_data_and_what_the_data_decide_is_told(content: dict) -> None:
+    needs = ("items_per_pair", "least_items", "labelled", "classes")
+    told = {name: [entry[need] for need in needs] for name, entry in content["tasks"].items()}
+    assert told == {
+        "graph_text": [1, 1, True, []],
+        "nlvr": [2, 1, True, ["false", "true"]],
+        "retrieval": [1, 2, False, []],
+        "visual_entailment": [1, 1, True, ["contradiction", "neutral", "entailment"]],
+    }
+    decided = {name: entry["set_by_data"] for name, entry in content["families"].items()}
+    both = {"classes": "classes", "images": "items_per_pair"}
+    assert decided == {"albef": both, "blip": both, "clip": {}, "gcn_bert": {"classes": "classes"}}
+    for name, entry in content["families"].items():
+        assert set(decided[name]) <= set(entry["config_schema"]["properties"])
+
+
 def test_each_combination_of_family_task_and_update_is_answered_once(content: dict) -> None:
     expected = {
         (family, task, update)

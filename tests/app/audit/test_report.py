@@ -233,7 +233,7 @@ def test_a_request_for_pairs_that_nobody_learned_says_so(client: TestClient, cas
     report = client.get(REPORT).json()
     assert report["guarantee"] == "not_needed"
     assert "Never trained on (validation or test): 160 pairs." in report["summary"]
-    assert "No registered version had learned from the pairs" in " ".join(report["summary"])
+    assert "No registered version in use had learned from the pairs" in " ".join(report["summary"])
     assert "No version was made for this request." in page_of(client).text
 
 

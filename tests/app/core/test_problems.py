@@ -1,12 +1,13 @@
 """Every error is a problem, whatever goes wrong."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from app.core.db import Database, SessionDep
@@ -41,10 +42,86 @@ def test_error_does_not_repeat_what_was_sent(client: TestClient) -> None:
     assert "my secret" not in answer.text
 
 
-def test_nul_in_body_or_path_is_the_callers_error(client: TestClient) -> None:
-    assert is_problem(client.get("/v1/models/a%00b"), 422, "invalid")
-    body = {"name": "a", "family": "a\0", "task": "b"}
-    assert client.post("/v1/models", json=body).status_code == 422
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int = Field(ge=1)
+    cat: "Cat | Dog | None" = Field(default=None, discriminator="kind")
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    name: str | list[int]
+    dog: int = 0
+
+
+class Zoo(BaseModel):
+    pets: list[Annotated[Cat | Dog, Field(discriminator="kind")]] = []
+    by_name: dict[str, Cat | Dog] = {}
+    chief: Annotated[Cat, Field()] | None = None
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({"pets": [{"kind": "cat", "lives": 0}]}, {"#/pets/0/lives"}),
+        ({"pets": [{"kind": "cat"}, {"kind": "dog"}]}, {"#/pets/0/lives", "#/pets/1/name"}),
+        (
+            {"pets": [{"kind": "cat", "lives": 9, "cat": {"kind": "cat", "lives": 0}}]},
+            {"#/pets/0/cat/lives"},
+        ),
+        (
+            {
+                "pets": [
+                    {"kind": "cat", "lives": 9, "cat": {"kind": "dog", "name": "a", "dog": "x"}}
+                ]
+            },
+            {"#/pets/0/cat/dog"},
+        ),
+        ({"pets": [{"kind": "dog", "name": 1}]}, {"#/pets/0/name"}),
+        ({"pets": [{"kind": "dog", "name": [1, "x"]}]}, {"#/pets/0/name", "#/pets/0/name/1"}),
+        ({"pets": [{"kind": "fish"}, {}]}, {"#/pets/0/kind", "#/pets/1/kind"}),
+        ({"pets": [1]}, {"#/pets/0"}),
+        (
+            {"by_name": {"a/b": {"kind": "dog", "name": 1}}},
+            {"#/by_name/a~1b/name", "#/by_name/a~1b/kind", "#/by_name/a~1b/lives"},
+        ),
+        ({"chief": {"kind": "cat", "lives": "x"}}, {"#/chief/lives"}),
+        ([], {"#"}),
+        (None, {"#"}),
+    ],
+)
+def test_pointer_leads_to_the_value_whatever_unions_stand_in_its_way(
+    app: FastAPI, client: TestClient, body: Any, pointers: set[str]
+) -> None:
+    def take(zoo: Zoo) -> None:
+        del zoo
+
+    app.add_api_route("/zoo", take, methods=["POST"])
+    answer = client.post("/zoo", json=body)
+    assert is_problem(answer, 422, "invalid")
+    assert {error["pointer"] for error in answer.json()["errors"]} == pointers
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({"source": "training", "dataset_id": "ds_1", "seed": -1}, {"#/seed"}),
+        ({"source": "training", "dataset_id": "ds_1", "training": {}, "seed": -1}, {"#/seed"}),
+        ({"source": "training", "training": [], "sed": 1}, {"#/dataset_id", "#/training", "#/sed"}),
+        ({"source": "upload", "recipe": {"seed": -1}}, {"#/recipe/seed"}),
+        ({"source": "upload", "upload": {"seed": 1}}, {"#/upload"}),
+        ({"source": "theft"}, {"#/source"}),
+        ({"dataset_id": "ds_1"}, {"#/source"}),
+        ({"source": {}}, {"#/source"}),
+        ([], {"#"}),
+    ],
+)
+def test_pointers_into_a_version_are_where_the_caller_wrote_them(
+    client: TestClient, body: Any, pointers: set[str]
+) -> None:
+    answer = client.post("/v1/models/mdl_1/versions", json=body)
+    assert is_problem(answer, 422, "invalid")
+    assert {error["pointer"] for error in answer.json()["errors"]} == pointers
 
 
 @pytest.mark.parametrize("path", ["/v1/models/" + "x" * 5000, "/v1/models/%F0%9F%92%A9/lineage"])

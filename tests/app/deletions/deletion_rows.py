@@ -115,7 +115,7 @@ class Rows:
                 job_id=job_id,
             )
             if job.kind == "train":
-                hold_dataset(session, self.dataset_id, alone=True)
+                hold_dataset(session, self.dataset_id)
                 duties.after_training(session, self.queue, job, version)
             endings.succeed(session, self.signer, job, version_id=version.version_id, result={})
             return version.version_id

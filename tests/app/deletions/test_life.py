@@ -99,6 +99,19 @@ def test_pairs_that_were_all_forgotten_complete_with_the_earlier_certificate(
     assert [leaf.kind for leaf in leaves] == wanted
 
 
+def test_a_certificate_holds_for_another_request_only_with_its_lineages_and_its_scope(
+    post: Post, rows: Rows
+) -> None:
+    one, other = rows.version(), rows.version()
+    for version_id in (one, other):
+        rows.finish(_job_of(post(0, versions=[version_id]).json()))
+    wider = post(0, versions=[one], method="retrain", scope="full").json()
+    rows.finish(_job_of(wider))
+    assert post(0).json()["met_by_request_id"] is None  # each of them was met on one lineage
+    again = post(0, versions=[one], method="retrain", scope="full").json()
+    assert again["met_by_request_id"] == wider["request_id"]
+
+
 def test_pairs_forgotten_by_several_requests_complete_with_a_certificate_of_their_own(
     client: TestClient, post: Post, rows: Rows
 ) -> None:

@@ -160,3 +160,63 @@ def test_a_request_filed_while_an_upload_ends_reaches_its_version(
     assert version["contains_deleted"] == 0
     assert [job["lineage_id"] for job in request["jobs"]] == [version["lineage_id"]]
     assert request["status"] == "pending"
+
+
+@pytest.fixture
+def while_filing(
+    meanwhile: Meanwhile[Any], before_writing: Callable[[Callable[[], None]], None]
+) -> Callable[[Callable[[], Any]], "list[Future[Any]]"]:
+    """Give a function that has an action begin when the next request was resolved, once."""
+
+    def set_up(act: Callable[[], Any]) -> "list[Future[Any]]":
+        begun: list[bool] = []
+        actions: list[Future[Any]] = []
+
+        def once() -> None:
+            if not begun:
+                begun.append(True)
+                actions.append(meanwhile(act))
+
+        before_writing(once)
+        return actions
+
+    return set_up
+
+
+WhileFiling = Callable[[Callable[[], Any]], "list[Future[Any]]"]
+
+
+def test_of_two_requests_at_once_the_second_counts_what_the_first_asked_for(
+    post: Post, rows: Rows, while_filing: WhileFiling
+) -> None:
+    rows.version()
+    second = while_filing(lambda: post(1, 2))
+    first = post(0, 1).json()
+    later = second[0].result(10).json()
+    assert (first["already_forgotten_count"], later["already_forgotten_count"]) == (0, 1)
+    assert first["submitted_time"] < later["submitted_time"]
+
+
+def test_two_requests_at_once_cannot_name_the_whole_training_set_together(
+    post: Post, rows: Rows, while_filing: WhileFiling
+) -> None:
+    rows.version()
+    second = while_filing(lambda: post(*range(10, 20)))
+    first = post(*range(10))
+    refused = second[0].result(10)
+    assert (first.status_code, refused.status_code) == (202, 422)
+    assert refused.json()["type"].endswith("/whole-training-set")
+    pending = [first.json()["request_id"]]
+    assert refused.json()["pending_requests"] == {"count": 1, "first": pending}
+    assert pending[0] in refused.json()["detail"]
+
+
+def test_a_version_that_is_retired_while_a_request_is_filed_is_not_waited_for(
+    client: TestClient, post: Post, read: Read, rows: Rows, while_filing: WhileFiling
+) -> None:
+    place = f"/v1/models/{rows.model_id}/versions/{rows.version()}/retire"
+    retired = while_filing(lambda: client.post(place))
+    request = post(0).json()
+    assert retired[0].result(10).status_code == 200
+    assert read(request["request_id"])["status"] == "completed"
+    assert client.get(f"/v1/jobs/{request['jobs'][0]['job_id']}").json()["status"] == "cancelled"

@@ -143,31 +143,42 @@ def test_a_request_that_an_earlier_one_met_is_recorded_with_its_statement(
     assert second["statement_sha256"] == first["statement_sha256"]
 
 
-def test_key_metrics_leave_out_other_requests_and_details() -> None:
-    def metric(name: str, subset: str) -> dict[str, object]:
-        return {
-            "name": name,
-            "moment": "after",
-            "subset": subset,
-            "value": 1.0,
-            "interval": [0.5, 1.5],
-            "n": 3,
-            "direction": "lower",
-            "unit": "points",
-            "unavailable": None,
-            "details": {"per_label": {}},
-        }
+def _metric(name: str, subset: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "moment": "after",
+        "subset": subset,
+        "value": 1.0,
+        "interval": [0.5, 1.5],
+        "n": 3,
+        "direction": "lower",
+        "unit": "points",
+        "unavailable": None,
+        "details": {"per_label": {}},
+    }
 
+
+def test_key_metrics_leave_out_other_requests_and_details() -> None:
     chosen = certificate.key_metrics(
         [
-            metric("d_test", "test"),
-            metric("f1", "test"),
-            metric("d_f", "request:req_1"),
-            metric("d_f", "request:req_2"),
-            metric("unseen_auc", "forgotten"),
+            _metric("d_test", "test"),
+            _metric("f1", "test"),
+            _metric("d_f", "request:req_1"),
+            _metric("d_f", "request:req_2"),
+            _metric("unseen_auc", "forgotten"),
         ],
         "req_1",
     )
     found = [(one.name, one.subset) for one in chosen]
     assert found == [("d_test", "test"), ("d_f", "request:req_1"), ("unseen_auc", "forgotten")]
     assert "details" not in chosen[0].model_dump()
+
+
+def test_key_metrics_of_a_version_made_for_others_are_those_that_cover_the_pairs() -> None:
+    first = [_metric("d_test", "test"), _metric("d_f", "forget")]
+    later = [*first, _metric("d_f", "forgotten")]
+    found = [
+        [one.subset for one in certificate.key_metrics(metrics, "req_1", made_for_request=False)]
+        for metrics in (first, later)
+    ]
+    assert found == [["test", "forget"], ["test", "forgotten"]]

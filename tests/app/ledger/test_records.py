@@ -38,6 +38,13 @@ EXAMPLES: list[Record] = [
         checkpoint_sha256=DIGEST,
         weights_sha256=None,
     ),
+    records.VersionRetired(
+        recorded_time=NOW,
+        version_id="ver_1",
+        model_id="mod_1",
+        lineage_id="ver_1",
+        token_id="tok_1",
+    ),
     records.RequestReceived(
         recorded_time=NOW,
         request_id="req_1",

@@ -25,6 +25,47 @@ def test_a_configuration_cannot_name_a_folder() -> None:
     assert refused.value.pointers[0]["pointer"] == "#/config/pretrained_text"
 
 
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("albef", {"pretrained": "minilm"}),
+        ("albef", {"pretrained_vision": "minilm"}),
+        ("albef", {"pretrained_text": "auto"}),
+        ("blip", {"pretrained": "auto"}),
+        ("clip", {"pretrained": "minilm"}),
+    ],
+)
+def test_an_installed_encoder_of_another_kind_is_refused_at_its_field(
+    family: str, config: dict[str, str]
+) -> None:
+    with pytest.raises(ParametersInvalid) as refused:
+        catalogue().check_config(family, config)
+    (fault,) = refused.value.pointers
+    assert fault["pointer"] == f"#/config/{next(iter(config))}"
+    assert "null expected" in fault["detail"]
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("albef", {"pretrained_text": "minilm", "pretrained": None}),
+        ("gcn_bert", {"pretrained": "auto"}),
+        ("gcn_bert", {"pretrained": "minilm"}),
+        ("gcn_bert", {"pretrained": None}),
+    ],
+)
+def test_an_installed_encoder_where_it_fits_is_accepted(
+    family: str, config: dict[str, str | None]
+) -> None:
+    catalogue().check_config(family, config)
+
+
+def test_a_whole_pretrained_albef_leaves_no_room_for_parts_of_another() -> None:
+    with pytest.raises(ParametersInvalid) as refused:
+        catalogue().check_config("albef", {"pretrained": "minilm", "pretrained_text": "minilm"})
+    assert [fault["pointer"] for fault in refused.value.pointers] == ["#/config/pretrained_text"]
+
+
 def test_a_size_that_no_machine_has_is_refused() -> None:
     with pytest.raises(ParametersInvalid):
         catalogue().check_config("albef", {"hidden_size": 100_000_000})

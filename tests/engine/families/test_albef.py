@@ -101,6 +101,15 @@ def test_classes_of_the_data_set_set_the_head(image_data: PairDataset) -> None:
         Albef.build(wrong, replace(image_data, classes=3), 0)
 
 
+def test_a_head_says_match_or_not_where_labels_do_not_tell_more(image_data: PairDataset) -> None:
+    three = Albef.tiny().model_copy(update={"classes": 3})
+    for classes in (None, 1):
+        data = replace(image_data, classes=classes)
+        assert Albef.build(Albef.tiny(), data, 0).head.out_features == 2
+        with pytest.raises(InvalidSpec, match="leave it out, or say 2"):
+            Albef.build(three, data, 0)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

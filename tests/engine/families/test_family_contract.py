@@ -49,6 +49,19 @@ def test_the_data_set_says_how_many_images_a_pair_has(
     assert build().items_per_pair == images
 
 
+def test_a_field_that_the_data_decide_cannot_say_otherwise(
+    family: str, images: int, data: PairDataset
+) -> None:
+    """The service refuses such a field by what the family states, and so must the family."""
+    kind = families.get(family)
+    assert set(kind.set_by_data) <= set(kind.config_class.model_fields)
+    for field, fact in kind.set_by_data.items():
+        wrong = 3 - images if fact == "items_per_pair" else 9
+        config = kind.tiny().model_copy(update={field: wrong})
+        with pytest.raises(InvalidSpec, match=f"config.{field} is {wrong}"):
+            kind.build(config, data, 0)
+
+
 def test_every_parameter_belongs_to_exactly_one_part(
     family: str, images: int, build: Build
 ) -> None:

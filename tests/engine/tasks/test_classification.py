@@ -127,6 +127,12 @@ def test_a_label_outside_of_the_classes_is_named_with_its_pair(
     assert str(caught.value).startswith(reason)
 
 
+def test_one_class_alone_is_refused(kind: type[Classification], data: PairDataset) -> None:
+    pairs = [replace(pair, label=0) for pair in data.pairs]
+    with pytest.raises(InvalidSpec, match="has a label above 0"):
+        kind().check(replace(data, pairs=pairs, classes=1))
+
+
 def test_data_without_labels_are_refused(kind: type[Classification], data: PairDataset) -> None:
     with pytest.raises(InvalidSpec, match=f"{kind.name} needs labels"):
         kind().check(replace(data, classes=None))

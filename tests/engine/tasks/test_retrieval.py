@@ -319,7 +319,7 @@ def test_pairs_of_two_images_are_refused(image_data: PairDataset) -> None:
 
 
 def test_a_single_image_is_refused(image_data: PairDataset) -> None:
-    with pytest.raises(InvalidSpec, match="two images"):
+    with pytest.raises(InvalidSpec, match="needs 2 images at least"):
         Retrieval().check(with_pairs(image_data, [(0, "a"), (0, "b")]))
     Retrieval().check(image_data)
 

@@ -1,0 +1,142 @@
+"""How JSON bodies are read: once, here, so that no route meets a value that nothing can keep.
+
+Python reads ``NaN`` and ``Infinity``, which are no JSON (RFC 8259), and turns 1e999 into infinity.
+NUL characters fit into no text of PostgreSQL, and half of a surrogate pair is no character that
+could be written as UTF-8. JSON can spell all of these, at any depth.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import islice
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import Scope
+
+from app.core.errors import Invalid, NotFound, Problem
+from app.core.pointers import pointer_to
+from app.core.problems import MOST_POINTERS, BodyRefused, MalformedRequest
+
+_ODD_CHARACTERS = re.compile("[\0\ud800-\udfff]")
+# As only an escape can spell them: a JSON text with them as they are is refused anyway.
+_ODD_ESCAPES = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_TEXT = {
+    True: "expected text without NUL characters (\\u0000)",
+    False: "expected text without lone surrogates (\\ud800 to \\udfff), which are no characters",
+}
+_NUMBER = "expected a finite number: no NaN, no Infinity, nothing above 1.79e308 in size"
+
+
+class JsonRoute(APIRoute):
+    """A route whose JSON body is read by `read_json`; every router with bodies has it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler for a request that reads JSON so."""
+        handle = super().get_route_handler()
+
+        async def handle_json(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handle_json
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        return read_json(await self.body())
+
+
+def read_json(body: bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        BodyRefused: it is no JSON in UTF-8, or has values that nothing can keep.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BodyRefused(
+            MalformedRequest(f"The body is no UTF-8 from byte {error.start} on. Send it in UTF-8.")
+        ) from None
+    try:
+        value, is_odd = _parse(text)
+        faults = list(islice(_faults(value, ()), MOST_POINTERS)) if is_odd else []
+    except json.JSONDecodeError as error:
+        raise BodyRefused(_broken(error)) from None
+    except RecursionError:
+        raise BodyRefused(MalformedRequest("The body is nested too deeply. Send less.")) from None
+    if faults:
+        detail = "The body has values that nothing can keep; 'errors' says where. Correct them."
+        raise BodyRefused(Invalid(detail, pointers=faults))
+    return value
+
+
+def address_refusal(scope: Scope) -> Problem | None:
+    """Return why no route can serve a request for this path and query, or None.
+
+    No id has a NUL character, so that a path with one leads nowhere.
+    """
+    if "\0" in scope["path"]:
+        return NotFound("There is nothing here: the path has a NUL character, which no id has.")
+    if b"%00" not in scope["query_string"]:
+        return None
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    at_fault = dict.fromkeys(name for name, value in query if "\0" in name + value)
+    return Invalid(
+        "The query has NUL characters; 'errors' says where. Leave them out.",
+        pointers=[{"parameter": name, "detail": _TEXT[True]} for name in at_fault],
+    )
+
+
+class _NoNumber:
+    """Stands in a value where a number was that is none, or is too large to be one."""
+
+
+def _parse(text: str) -> tuple[Any, bool]:
+    """Return the value of ``text``, and whether there may be something in it to refuse."""
+    odd: list[_NoNumber] = []
+
+    def refuse(_: str) -> _NoNumber:
+        odd.append(_NoNumber())
+        return odd[-1]
+
+    def real(digits: str) -> float | _NoNumber:
+        number = float(digits)
+        return number if math.isfinite(number) else refuse(digits)
+
+    def whole(digits: str) -> int | _NoNumber:
+        return int(digits) if math.isfinite(float(digits)) else refuse(digits)
+
+    value = json.loads(text, parse_constant=refuse, parse_float=real, parse_int=whole)
+    return value, bool(odd) or ("\\u" in text and _ODD_ESCAPES.search(text) is not None)
+
+
+def _faults(value: Any, path: tuple[int | str, ...]) -> Iterator[dict[str, str]]:
+    """Yield a problem pointer to each thing in ``value`` that nothing can keep."""
+    if isinstance(value, _NoNumber):
+        yield {"pointer": pointer_to(path), "detail": _NUMBER}
+    elif isinstance(value, str):
+        if odd := _ODD_CHARACTERS.search(value):
+            yield {"pointer": pointer_to(path), "detail": _TEXT[odd[0] == "\0"]}
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from _faults(member, (*path, index))
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            if odd := _ODD_CHARACTERS.search(name):
+                # A pointer with the name could not be sent: it leads to the object.
+                detail = f"name of a member: {_TEXT[odd[0] == chr(0)]}"
+                yield {"pointer": pointer_to(path), "detail": detail}
+            else:
+                yield from _faults(member, (*path, name))
+
+
+def _broken(error: json.JSONDecodeError) -> Problem:
+    place = f"{error.msg} at line {error.lineno}, column {error.colno}"
+    return Invalid(
+        f"The body is no JSON: {place}. Correct it there.",
+        pointers=[{"pointer": "#", "detail": place}],
+    )

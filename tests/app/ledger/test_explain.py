@@ -1,0 +1,36 @@
+"""What a verified statement says in words."""
+
+from typing import Any
+
+from app.ledger.certificate import CertificateData
+from app.ledger.explain import describe
+
+
+def _said(data: CertificateData) -> str:
+    return " ".join(describe({"predicate": data.model_dump(mode="json")}))
+
+
+def test_a_version_that_was_there_already_and_what_made_it_are_named(
+    certificate_data: CertificateData,
+) -> None:
+    [version] = certificate_data.versions
+    there = version.model_copy(update={"made_for_request": False, "method": "finetune"})
+    said = _said(certificate_data.model_copy(update={"versions": [there]}))
+    assert "It had forgotten the pairs already, by method finetune." in said
+    assert "forgotten the pairs already" not in _said(certificate_data)
+
+
+def test_retired_versions_are_said_to_be_left_as_they_are(
+    certificate_data: CertificateData,
+) -> None:
+    said = _said(certificate_data.model_copy(update={"retired_versions": ["ver_7"]}))
+    assert "Retired, so out of use and left as they are: ver_7." in said
+
+
+def test_a_certificate_from_before_versions_could_be_retired_is_described_too(
+    certificate_data: CertificateData,
+) -> None:
+    older: dict[str, Any] = certificate_data.model_dump(mode="json", exclude={"retired_versions"})
+    for version in older["versions"]:
+        del version["method"], version["made_for_request"]
+    assert "Retired" not in " ".join(describe({"predicate": older}))
