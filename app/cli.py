@@ -3,20 +3,16 @@
 import os
 import signal
 import sys
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy.orm import Session
-
-    from app.core.settings import Settings
+from app.cli_common import DataDir, open_session, say, settings_with
+from app.cli_tokens import tokens
+from app.core.server_account import EmbeddedServerError
+from app.core.settings_errors import SettingsError
 
 app = typer.Typer(
     name="lethe",
@@ -39,7 +35,6 @@ app = typer.Typer(
     an environment variable; docs/settings.md lists them.
     """,
 )
-tokens = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens of callers.")
 app.add_typer(tokens, name="token")
 bench = typer.Typer(
     no_args_is_help=True,
@@ -48,14 +43,6 @@ bench = typer.Typer(
 app.add_typer(bench, name="bench")
 # The benchmark reads its own options, also --help: they stand in one place.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        help="Folder of private servers, storage and keys [LETHE_DATA_DIR, else ./lethe-data].",
-    ),
-]
 
 
 class _Stopped(SystemExit):
@@ -66,23 +53,14 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     raise _Stopped(128 + number)
 
 
-def _settings(**given: object) -> "Settings":
-    """Return the settings of the environment, with the options that were given."""
-    from app.core.settings import get_settings
-
-    chosen = {name: value for name, value in given.items() if value not in (None, [])}
-    return get_settings().model_copy(update=chosen)
-
-
-def _say(text: str = "") -> None:
-    typer.echo(text)
-
-
 @app.command()
 def serve(
     data_dir: DataDir = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one."),
+    ] = None,
     data_root: Annotated[
         list[Path] | None,
         typer.Option(help="A folder below which datasets may lie; can be repeated."),
@@ -96,15 +74,15 @@ def serve(
     """
     from app.core.launch import running_service
 
-    roots = [str(root.absolute()) for root in data_root or []]
-    settings = _settings(data_dir=data_dir, host=host, port=port, data_roots=roots)
+    roots = [str(root) for root in data_root or []]
+    settings = settings_with(data_dir=data_dir, host=host, port=port, data_roots=roots)
     with running_service(settings, show_logs=True) as service:
-        _say(f"\nLethe is ready at {service.url} (its description: {service.url}/docs).")
+        say(f"\nLethe is ready at {service.url} (its description: {service.url}/docs).")
         if service.token is not None:
-            _say(f"Token with every scope: {service.token}")
+            say(f"Token with every scope: {service.token}")
         else:
-            _say("Make a token with: lethe token create NAME --scope ...")
-        _say("Stop it with Ctrl-C.\n")
+            say("Make a token with: lethe token create NAME --scope ...")
+        say("Stop it with Ctrl-C.\n")
         sys.stdout.flush()
         service.keep_running(lambda sentence: typer.echo(sentence, err=True))
 
@@ -160,7 +138,7 @@ def verify(
     except CertificateError as error:
         typer.echo(f"NOT VERIFIED: {error}", err=True)
         raise typer.Exit(2) from error
-    _say(format_report(report))
+    say(format_report(report))
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -179,74 +157,15 @@ def verify_log(
     from app.ledger.tree_head import KeyFileError
     from app.ledger.verify import CertificateError
 
-    settings = _settings(data_dir=data_dir)
+    settings = settings_with(data_dir=data_dir)
     try:
-        with _session(data_dir) as session:
+        with open_session(data_dir) as session:
             report = check_files(session, settings.signing_key, settings.ledger_origin, head)
     except (CertificateError, KeyFileError) as error:
         typer.echo(f"NOT VERIFIED: {error}", err=True)
         raise typer.Exit(2) from error
-    _say(report.text())
+    say(report.text())
     raise typer.Exit(0 if report.ok else 1)
-
-
-@tokens.command("create")
-def create(
-    name: Annotated[str, typer.Argument(help="Who will use it.")],
-    scope: Annotated[list[str], typer.Option(help="What it allows; can be repeated.")],
-    days: Annotated[
-        int | None, typer.Option(min=1, help="Days until it expires; never when left out.")
-    ] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Make a token and print it: the only time that it can be read.
-
-    Scopes: deletions:read, deletions:write, deletions:review, models:read, models:write,
-    checkpoints:download, audit:read, webhooks:write, admin (all of them).
-    """
-    from app.auth.service import create_token
-    from app.core.errors import Problem
-
-    expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    try:
-        with _session(data_dir) as session:
-            token, secret = create_token(session, name, scope, expires)
-            token_id = token.token_id
-    except Problem as problem:
-        typer.echo(problem.detail, err=True)
-        raise typer.Exit(2) from problem
-    typer.echo(f"{token_id}: keep this secret, it is not shown again.", err=True)
-    _say(secret)
-
-
-@tokens.command("list")
-def show(data_dir: DataDir = None) -> None:
-    """List every token: id, name, scopes, and until when it works. Secrets are not kept."""
-    from sqlalchemy import select
-
-    from app.auth.tables import Token
-
-    with _session(data_dir) as session:
-        for token in session.scalars(select(Token).order_by(Token.token_id)):
-            state = "active" if token.expires_time is None else f"until {token.expires_time:%F}"
-            state = state if token.revoked_time is None else f"revoked {token.revoked_time:%F}"
-            _say(f"{token.token_id}  {state:18}  {token.name}  {','.join(token.scopes)}")
-
-
-@tokens.command("revoke")
-def revoke(
-    token_id: Annotated[str, typer.Argument(help="The id that `lethe token list` shows.")],
-    data_dir: DataDir = None,
-) -> None:
-    """End a token; a running service refuses it within seconds."""
-    from app.auth.service import revoke_token
-
-    with _session(data_dir) as session:
-        ended = revoke_token(session, token_id)
-    if not ended:
-        typer.echo(f"No active token has the id {token_id}; see `lethe token list`.", err=True)
-        raise typer.Exit(1)
-    _say(f"{token_id} is revoked.")
 
 
 @bench.command("paper", context_settings=PASSED_ON)
@@ -266,8 +185,8 @@ def migrate(data_dir: DataDir = None) -> None:
     """Bring the database to the newest tables; safe to repeat."""
     from app.core.launch import reachable_database
 
-    with reachable_database(_settings(data_dir=data_dir)):
-        _say("The database is up to date.")
+    with reachable_database(settings_with(data_dir=data_dir)):
+        say("The database is up to date.")
 
 
 @app.command()
@@ -275,7 +194,11 @@ def api() -> None:
     """Serve the API; needs LETHE_DATABASE_URL and LETHE_REDIS_URL."""
     import uvicorn
 
-    settings = _settings()
+    from app.core.data_dir import require_places
+
+    settings = settings_with()
+    settings.server_urls()
+    require_places(settings, trainers=False)
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -312,31 +235,17 @@ def _run_benchmark(module: str, arguments: list[str]) -> None:
     os.execve(sys.executable, command, environment)  # noqa: S606 - a benchmark is its own process
 
 
-@contextmanager
-def _session(data_dir: Path | None) -> "Iterator[Session]":
-    """Open one transaction on the service's database."""
-    from app.core.db import Database
-    from app.core.launch import reachable_database
-
-    with reachable_database(_settings(data_dir=data_dir)) as url:
-        database = Database(url, pool_size=1)
-        try:
-            with database.transaction() as session:
-                yield session
-        finally:
-            database.dispose()
-
-
 def main() -> None:
     """Run the command line; SIGTERM stops everything in order, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _stop)
-    from app.core.server_account import EmbeddedServerError
-
     try:
         app()
     except EmbeddedServerError as error:
         typer.echo(str(error), err=True)
         sys.exit(1)
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Builds the FastAPI application; run it with ``uvicorn --factory app.main:create_app``."""
+"""Builds the FastAPI application; `lethe api` serves it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,10 +32,6 @@ says what to do.
 """
 
 
-class MissingSettingError(RuntimeError):
-    """The service cannot start because a setting that it needs is not there."""
-
-
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application, with everything that its routes need on ``app.state``.
 
@@ -67,16 +63,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _fill_state(app: FastAPI, settings: Settings) -> None:
-    if settings.database_url is None or settings.redis_url is None:
-        raise MissingSettingError(
-            "Set LETHE_DATABASE_URL and LETHE_REDIS_URL, or run `lethe serve`, which starts "
-            "private servers when they are not set."
-        )
     from redis import Redis  # here, since it is slow to load and the module must not be
 
-    redis_url = settings.redis_url.get_secret_value()
+    database_url, redis_url = settings.server_urls()
     app.state.settings = settings
-    app.state.database = Database(settings.database_url.get_secret_value())
+    app.state.database = Database(database_url)
     app.state.storage = Storage(settings.storage)
     app.state.signer = Signer.load_or_create(settings.signing_key, settings.ledger_origin)
     app.state.queue = Queue(redis_url)

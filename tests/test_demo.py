@@ -17,6 +17,7 @@ import pytest
 from app.demo.artefacts import checkpoint_sha256
 from app.demo.client import DemoError
 from app.demo.data import DemoData, choose, prepare
+from app.demo.places import private_settings
 from app.demo.recipes import RECIPES, recipe_for
 from app.demo.verdict import Figures, failures, metric
 from tests.terminal import ROOT, Terminal, environment
@@ -138,6 +139,90 @@ def test_an_interrupted_demo_leaves_no_process_behind(
     assert time.monotonic() - began < STOP_SECONDS
     assert not list(tmp_path.glob("lethe-demo-*"))
     assert "Traceback" not in terminal.screen
+
+
+def _slow_child(demo: psutil.Process, module: str) -> psutil.Process:
+    """Wait until the demo runs a module, and hold that process, as if it had much to do."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for child in demo.children():
+            if module in _command(child):
+                child.suspend()
+                return child
+        time.sleep(0.01)
+    raise AssertionError(f"the demo did not run {module}")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a child of its parent's death"
+)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_demo_leaves_no_conversion_of_its_data_behind(
+    few_digits: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    env = environment(TMPDIR=str(tmp_path))
+    # In no terminal, whose end would end the conversion too.
+    demo = subprocess.Popen(
+        _demo("--data", str(few_digits)), env=env, cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    converting = _slow_child(psutil.Process(demo.pid), "engine.data.convert")
+    try:
+        demo.send_signal(how)
+        demo.wait(30)
+        assert not psutil.wait_procs([converting], timeout=10)[1]
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            converting.kill()
+
+
+def test_the_trainer_of_the_demo_has_the_cores_unless_the_setting_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def threads(*, parallel: bool = True) -> int:
+        return private_settings(tmp_path, tmp_path, parallel=parallel).threads
+
+    monkeypatch.delenv("LETHE_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert threads() == 3
+    assert threads(parallel=False) == 1
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert threads() == 16
+    monkeypatch.setenv("LETHE_THREADS", "2")
+    assert (threads(), threads(parallel=False)) == (2, 2)
+
+
+def test_the_digits_whose_steps_are_too_small_to_share_stay_on_one_core() -> None:
+    assert [name for name, recipe in RECIPES.items() if not recipe.parallel] == ["digits"]
+
+
+def test_the_demo_uses_none_of_the_servers_and_folders_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETHE_DATABASE_URL", "postgresql://u@elsewhere/d")
+    monkeypatch.setenv("LETHE_STORAGE_URL", "file:///elsewhere")
+    monkeypatch.setenv("LETHE_CACHE_DIR", "/elsewhere")
+    settings = private_settings(tmp_path / "service", tmp_path, parallel=False)
+    assert settings.database_url is None
+    assert "elsewhere" not in str(settings)
+
+
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_a_place_that_cannot_be_written_ends_the_demo_before_it_begins(
+    tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        _demo(option, str(tmp_path / "file" / "below" / "x")),
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(TMPDIR=str(tmp_path)),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert f"{option} cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
 
 
 def _wait_for_trainer(terminal: Terminal) -> None:

@@ -4,6 +4,7 @@ One process with one job at a time: a killed worker leaves no pool child behind.
 imports the engine; jobs run in trainer processes.
 """
 
+import sys
 import threading
 from typing import Any
 
@@ -11,7 +12,9 @@ import structlog
 from celery import Celery, signals
 
 from app.core import logs
+from app.core.data_dir import require_places
 from app.core.settings import get_settings
+from app.core.settings_errors import SettingsError
 from app.jobs.queue import TASK, celery_settings
 from worker.context import Context
 from worker.pipeline import run_job
@@ -62,11 +65,16 @@ app = celery_app  # the name that `celery -A worker.celery_app` looks for
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def _configure(**_: Any) -> None:
-    redis_url = get_settings().redis_url
-    if redis_url is None:
-        raise ValueError("A worker needs LETHE_REDIS_URL; set it, or use `lethe serve`.")
+    try:
+        settings = get_settings()
+        redis_url = settings.server_urls()[1]
+        require_places(settings, trainers=True)
+    except SettingsError as error:
+        # Celery logs what a signal's receiver raises and goes on, without the broker; not this.
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from error
     celery_app.conf.update(
-        **celery_settings(redis_url.get_secret_value()),
+        **celery_settings(redis_url),
         # The job row decides what happens to a job; the message may come again without harm.
         task_acks_late=True,
         task_reject_on_worker_lost=True,

@@ -45,19 +45,15 @@ class Context:
         """Connect to what the settings name.
 
         Raises:
-            ValueError: a worker needs the URLs of database and broker, and one is missing.
+            MissingSettingError: a worker needs the URLs of database and broker, and one is missing.
         """
-        if settings.database_url is None or settings.redis_url is None:
-            raise ValueError(
-                "A worker needs LETHE_DATABASE_URL and LETHE_REDIS_URL; set both, or use `lethe serve`, which"
-                " starts private servers and a worker."
-            )
+        database_url, redis_url = settings.server_urls()
         settings.work.mkdir(parents=True, exist_ok=True)
         return cls(
             settings=settings,
-            database=Database(settings.database_url.get_secret_value(), pool_size=5),
+            database=Database(database_url, pool_size=5),
             storage=Storage(settings.storage),
-            queue=Queue(settings.redis_url.get_secret_value()),
+            queue=Queue(redis_url),
             signer=Signer.load_or_create(settings.signing_key, settings.ledger_origin),
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
@@ -65,7 +61,13 @@ class Context:
     @property
     def reaper(self) -> Reaper:
         """The reaper of this worker."""
-        return Reaper(self.database, self.queue, self.signer, self.settings.redispatch_seconds)
+        return Reaper(
+            self.database,
+            self.queue,
+            self.signer,
+            redispatch_seconds=self.settings.redispatch_seconds,
+            retry_seconds=self.settings.retry_seconds,
+        )
 
     def persist(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in a transaction, again and again while the database cannot be reached.

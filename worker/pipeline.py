@@ -76,18 +76,23 @@ def _work(context: Context, lease: Lease) -> None:
             code = error.slug.replace("-", "_")
             _end(context, lease, partial(endings.fail, code=code, message=error.detail))
         except TrainerCrashed as error:
-            _end(context, lease, partial(endings.give_back, outcome="crashed", reason=str(error)))
+            _end(context, lease, _broken_off(context, "crashed", str(error)))
         except Exception as error:  # whatever broke, another attempt may get through
             log.exception("attempt_failed")
             reason = f"{type(error).__name__}: {error}"
-            _end(context, lease, partial(endings.give_back, outcome="error", reason=reason))
+            _end(context, lease, _broken_off(context, "error", reason))
     _tidy(context, lease)
 
 
 def _put_back(session: Session, _: Signer, job: Job) -> None:
     if job.cancel_requested:
         raise CancelRequested
-    endings.requeue(session, job, "released", "its worker was told to end", counted=False)
+    endings.put_back(session, job, "its worker was told to end")
+
+
+def _broken_off(context: Context, outcome: str, reason: str) -> Ending:
+    pause = context.settings.retry_seconds
+    return partial(endings.give_back, outcome=outcome, reason=reason, retry_seconds=pause)
 
 
 def _end(context: Context, lease: Lease, ending: Ending) -> None:

@@ -40,8 +40,10 @@ __all__ = [
     "RedisServer",
     "embedded_servers",
     "free_port",
+    "has_database",
 ]
 
+_PGDATA = "postgres"
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_BYTES = 103  # 107 on Linux, 103 on macOS
 
@@ -90,7 +92,7 @@ class PostgresServer(ServerProcess):
     def _remove(self) -> list[Path]:
         moved = self._home != self.data_dir
         own = [
-            self._home / "postgres",
+            self._home / _PGDATA,
             *([self._home, pointer_file(self.data_dir)] if moved else []),
         ]
         inside = self._sockets.is_relative_to(self._home)
@@ -98,7 +100,7 @@ class PostgresServer(ServerProcess):
 
     def _prepare(self) -> Sequence[str]:
         binaries = postgres_binaries(self._owner)
-        pgdata = self._home / "postgres"
+        pgdata = self._home / _PGDATA
         if not (pgdata / "PG_VERSION").exists():
             self._initialise(binaries, pgdata)
         self._sockets = self._socket_folder()
@@ -111,22 +113,26 @@ class PostgresServer(ServerProcess):
         return [str(binaries / "postgres"), *places, *options]
 
     def _initialise(self, binaries: Path, pgdata: Path) -> None:
-        if pgdata.exists():
-            shutil.rmtree(pgdata)  # a first start that was cut short
-        own_folder(pgdata, self._owner)
-        command = [str(binaries / "initdb"), "-D", str(pgdata), "-U", "postgres", "--auth=trust"]
+        # Under another name until it is whole: a start that is cut short leaves no half a database.
+        draft = pgdata.with_name(f"{pgdata.name}.new")
+        for left in (draft, pgdata):
+            if left.exists():
+                shutil.rmtree(left)
+        own_folder(draft, self._owner)
+        command = [str(binaries / "initdb"), "-D", str(draft), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", "--no-locale", *(["--no-sync"] if self.temporary else [])]
-        done = run_as(self._owner, command)
+        done = run_as(self._owner, command, self._lock)
         if done.returncode:
-            shutil.rmtree(pgdata, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
             raise EmbeddedServerError(
-                f"The private PostgreSQL could not make its files in {pgdata}:\n"
+                f"The private PostgreSQL could not make its files in {draft}:\n"
                 f"{done.stderr[-1500:]}"
             )
+        draft.rename(pgdata)
 
     def _socket_folder(self) -> Path:
         """Return a folder for the socket whose path fits the system's limit."""
-        folder = self._home / "postgres" / "socket"
+        folder = self._home / _PGDATA / "socket"
         if len(os.fsencode(folder / _SOCKET_NAME)) <= _SOCKET_PATH_BYTES:
             own_folder(folder, self._owner)
             return folder
@@ -230,6 +236,19 @@ def embedded_servers(data_dir: Path, *, temporary: bool = False) -> Iterator[Emb
     broker = RedisServer(data_dir, temporary=temporary)
     with postgres, broker:
         yield EmbeddedServers(postgres, broker)
+
+
+def has_database(data_dir: Path) -> bool:
+    """Tell whether a private PostgreSQL has its database in, or for, ``data_dir``.
+
+    Raises:
+        OSError: the folder cannot be looked into.
+    """
+    try:
+        (data_dir / _PGDATA / "PG_VERSION").stat()
+    except FileNotFoundError:
+        return pointer_file(data_dir).exists()
+    return True
 
 
 def free_port() -> int:

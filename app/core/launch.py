@@ -19,6 +19,13 @@ from pydantic import SecretStr
 
 from app.auth.service import create_token, verify
 from app.core import migrations
+from app.core.data_dir import (
+    is_served,
+    require_lethe,
+    require_places,
+    require_roots,
+    served_alone,
+)
 from app.core.db import Database
 from app.core.embedded import EmbeddedServerError, PostgresServer, RedisServer, free_port
 from app.core.server_process import ServerProcess
@@ -28,6 +35,7 @@ _SOURCES = Path(__file__).parents[2]
 _URLS = "servers.json"
 _TOKEN = "token"  # noqa: S105 - the name of a file
 _LOOK_SECONDS = 0.5
+_START_SECONDS = 60.0
 
 
 class ApiProcess(ServerProcess):
@@ -125,17 +133,22 @@ def running_service(
         show_logs: have API and worker log on our standard error, not into files in ``data_dir``.
 
     Raises:
-        EmbeddedServerError: a part did not start, or the port is taken.
+        SettingsError: a folder cannot be used, or another service runs in the data directory.
+        EmbeddedServerError: a part did not start, the port is taken or the database is out of reach.
     """
+    require_roots(settings)
     with ExitStack() as stack:
+        tell = stack.enter_context(served_alone(settings.data_dir))
+        require_places(settings, trainers=True)
         servers = _private_servers(settings, temporary=temporary)
         for server in servers:
             stack.enter_context(server)
         ready = _complete(settings, servers)
-        migrations.upgrade(_secret(ready.database_url))
+        _upgrade(_secret(ready.database_url))
         stack.enter_context(_urls_on_disk(ready))
         api = stack.enter_context(ApiProcess(ready, show_log=show_logs))
         worker = stack.enter_context(WorkerProcess(ready, show_log=show_logs))
+        tell(api.url)
         token = None if settings.database_url else _kept_token(ready)
         yield RunningService(api.url, token, ready, (*servers, api, worker))
 
@@ -144,14 +157,30 @@ def running_service(
 def reachable_database(settings: Settings) -> Iterator[str]:
     """Give the URL of the service's database, starting the private one if it does not run.
 
-    Its tables are brought to the newest migration.
+    Its tables are brought to the newest migration. No data directory is made.
+
+    Raises:
+        SettingsError: no Lethe has its database in the data directory.
+        EmbeddedServerError: it does not start, or cannot be reached.
     """
     with ExitStack() as stack:
         url = _running_database(settings)
         if url is None:
+            require_lethe(settings.data_dir)
             url = stack.enter_context(PostgresServer(settings.data_dir)).url
-        migrations.upgrade(url)
+        _upgrade(url)
         yield url
+
+
+def _upgrade(url: str) -> None:
+    try:
+        psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=10).close()
+    except psycopg.Error as error:
+        reason = str(error).partition("\n")[0]
+        raise EmbeddedServerError(
+            f"The database cannot be reached: {reason}. Start it, or correct LETHE_DATABASE_URL."
+        ) from error
+    migrations.upgrade(url)
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -191,9 +220,15 @@ def _private_servers(settings: Settings, *, temporary: bool) -> tuple[ServerProc
 
 def _require_port(settings: Settings) -> None:
     """Refuse a port that another service has: its answers would pass for those of our API."""
-    kind, _, _, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM
-    )[0]
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM
+        )[0]
+    except OSError as error:
+        raise EmbeddedServerError(
+            f"The address {settings.host} cannot be listened on ({error.strerror}). Name another one with "
+            "--host; 127.0.0.1 is this machine alone."
+        ) from error
     with socket.socket(kind, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -231,13 +266,18 @@ def _urls_on_disk(settings: Settings) -> Iterator[None]:
 
 
 def _running_database(settings: Settings) -> str | None:
+    """Return the URL of the database that is given or runs; waits for a service that is starting."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
-    with suppress(OSError, ValueError, KeyError, psycopg.OperationalError):
-        url = str(json.loads((settings.data_dir / _URLS).read_text())["database_url"])
-        psycopg.connect(url, connect_timeout=3).close()
-        return url
-    return None
+    end = time.monotonic() + _START_SECONDS
+    while True:
+        with suppress(OSError, ValueError, KeyError, psycopg.OperationalError):
+            url = str(json.loads((settings.data_dir / _URLS).read_text())["database_url"])
+            psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=3).close()
+            return url
+        if time.monotonic() > end or not is_served(settings.data_dir):
+            return None
+        time.sleep(0.2)
 
 
 def _kept_token(settings: Settings) -> str:

@@ -40,8 +40,13 @@ class Account:
         return run_as(self, ["/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder)]).returncode == 0
 
 
-def run_as(account: Account | None, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` to its end as ``account`` (None: as ourselves) and return what it printed."""
+def run_as(
+    account: Account | None, command: Sequence[str], lock: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` to its end as ``account`` (None: as ourselves) and return what it printed.
+
+    It holds the descriptor ``lock``, also when we are killed meanwhile.
+    """
     uid, gid = (account.uid, account.gid) if account else (None, None)
     groups: list[int] | None = [] if account else None
     try:
@@ -54,6 +59,7 @@ def run_as(account: Account | None, command: Sequence[str]) -> subprocess.Comple
             user=uid,
             group=gid,
             extra_groups=groups,
+            pass_fds=() if lock is None else (lock,),
         )
     except PermissionError as error:  # the binary itself cannot be reached
         return subprocess.CompletedProcess(command, 126, "", str(error))

@@ -25,6 +25,7 @@ from app.core.server_account import Account, EmbeddedServerError
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+_SILENT_SECONDS = 1.5
 _LOCK_SECONDS = 25.0  # longer than the supervisor of an earlier server is patient
 
 
@@ -48,6 +49,7 @@ class ServerProcess(ABC):
         self.temporary = temporary
         self.pid: int | None = None
         self._supervisor: subprocess.Popen[str] | None = None
+        self._lock: int | None = None
         self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.log: Path | None = self.data_dir / f"{self.name}.log"
 
@@ -58,7 +60,10 @@ class ServerProcess(ABC):
 
     @abstractmethod
     def _prepare(self) -> Sequence[str]:
-        """Make what the server needs on disk, and return its command line."""
+        """Make what the server needs on disk, and return its command line.
+
+        Commands that this runs are given the lock (``self._lock``), as the server will be.
+        """
 
     @abstractmethod
     def _answers(self) -> bool:
@@ -89,12 +94,51 @@ class ServerProcess(ABC):
         """
         self.stop()  # what is left of one that crashed
         try:
-            with _locked(self.data_dir / f"{self.name}.lock") as lock:
+            with self._locked() as lock:
                 self._launch(lock, self._prepare())
             self._wait()
+        except OSError as error:
+            self.stop()
+            raise EmbeddedServerError(
+                f"The {self.label} cannot be started in {self.data_dir}: {error}. Expected a folder that "
+                "this user may write, and room in it."
+            ) from error
         except BaseException:  # Ctrl-C may come at any moment
             self.stop()
             raise
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Give a descriptor that holds the server's lock, once an earlier server has ended.
+
+        The file names the process that the server is for.
+        """
+        path = self.data_dir / f"{self.name}.lock"
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        began = time.monotonic()
+        told = False
+        try:
+            while not _taken(descriptor):
+                waited = time.monotonic() - began
+                if waited > _LOCK_SECONDS:
+                    raise EmbeddedServerError(self._in_use(path))
+                if waited > _SILENT_SECONDS and not told:
+                    told = True
+                    sys.stderr.write(f"Waiting for the {self.label} of {_owner(path)} to end.\n")
+                time.sleep(0.1)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            self._lock = descriptor
+            yield descriptor
+        finally:
+            self._lock = None
+            os.close(descriptor)
+
+    def _in_use(self, path: Path) -> str:
+        return (
+            f"Another process uses the data below {path.parent}: the {self.label} of {_owner(path)}. Stop "
+            "it, or choose another data directory (--data-dir, LETHE_DATA_DIR)."
+        )
 
     def _launch(self, lock: int, command: Sequence[str]) -> None:
         account = self._account()
@@ -174,22 +218,12 @@ class ServerProcess(ABC):
                 path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Give a descriptor that holds the server's lock, once an earlier server has ended."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    end = time.monotonic() + _LOCK_SECONDS
-    try:
-        while not _taken(descriptor):
-            if time.monotonic() > end:
-                raise EmbeddedServerError(
-                    f"Another process uses the data below {path.parent}: stop it, or choose "
-                    "another data directory (LETHE_DATA_DIR)."
-                )
-            time.sleep(0.1)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _owner(lock: Path) -> str:
+    """Return in words which process a server is for."""
+    pid = ""
+    with contextlib.suppress(OSError):
+        pid = lock.read_text().strip()
+    return f"process {pid}" if pid.isdigit() else "another process"
 
 
 def _taken(descriptor: int) -> bool:

@@ -1,12 +1,12 @@
 """Writes docs/settings.md from `Settings`: ``python -m app.core.settings_page`` prints it."""
 
-import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from app.core.settings import Settings
+from app.core.settings_words import plain_type, variable
 
 _HEAD = """# Settings
 
@@ -22,26 +22,23 @@ _WORDS = {"SecretStr": "text, secret", "Path": "path", "str": "text", "int": "wh
 
 def settings_page() -> str:
     """Return the page as Markdown."""
-    prefix = str(Settings.model_config["env_prefix"])
-    rows = [_row(prefix + name.upper(), field) for name, field in Settings.model_fields.items()]
+    rows = [_row(variable(name), field) for name, field in Settings.model_fields.items()]
     return _HEAD + "".join(rows)
 
 
-def _row(variable: str, field: FieldInfo) -> str:
-    cells = f"`{variable}`", _kind(field.annotation), _default(field), field.description or ""
+def _row(name: str, field: FieldInfo) -> str:
+    cells = f"`{name}`", _kind(field.annotation), _default(field), field.description or ""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def _kind(annotation: Any) -> str:
     """Return the kind of value in words."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return ", ".join(f"`{choice}`" for choice in arguments)
-    if origin in (Union, types.UnionType):
-        return _kind(next(kind for kind in arguments if kind is not type(None)))
-    if origin is list:
+    kind = plain_type(annotation)
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is list:
         return "JSON list"
-    name = str(getattr(annotation, "__name__", annotation))
+    name = str(getattr(kind, "__name__", kind))
     return _WORDS.get(name, {"float": "number", "bool": "`true` or `false`"}.get(name, name))
 
 

@@ -26,12 +26,13 @@ _PATIENCE_SECONDS = 20.0
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
-def _as_child(stop_signal: int) -> Callable[[], None]:
-    """Return what the child runs before exec.
+def as_child(stop_signal: int) -> Callable[[], None]:
+    """Return what a child runs before exec (``preexec_fn``), started by a process of one thread.
 
     It gets the signal when we are killed, and hears those that we ignore: what is ignored stays so
     across exec, and a server that is still starting would miss the order to stop.
     """
+    parent = os.getpid()
     linux = sys.platform == "linux"
     prctl = ctypes.CDLL(None, use_errno=True).prctl if linux else None
 
@@ -40,6 +41,8 @@ def _as_child(stop_signal: int) -> Callable[[], None]:
             signal.signal(ignored, signal.SIG_DFL)
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
+            if os.getppid() != parent:  # we were killed before the kernel had been told
+                os.kill(os.getpid(), stop_signal)
 
     return become
 
@@ -60,7 +63,7 @@ def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
             umask=0o077,
             # Every process of the server holds the lock: it is free only when all have ended.
             pass_fds=(order["lock"],),
-            preexec_fn=_as_child(order["stop_signal"]),  # noqa: PLW1509 - no thread yet
+            preexec_fn=as_child(order["stop_signal"]),  # noqa: PLW1509 - no thread yet
             **account,
         )
 

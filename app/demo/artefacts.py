@@ -3,13 +3,12 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.demo.client import Caller, DemoError, Json
+from app.demo.processes import run_python
 from app.ledger.verify import verify_files
 
 _SUMS = "SHA256SUMS"
@@ -93,9 +92,7 @@ def _fetch(caller: Caller, path: str, target: Path) -> str:
 
 
 def _load(folder: Path) -> Json:
-    done = subprocess.run(
-        [sys.executable, "-c", _LOAD, str(folder)], check=False, capture_output=True, text=True
-    )
+    done = run_python(["-c", _LOAD, str(folder)])
     if done.returncode:
         raise DemoError(f"The checkpoint cannot be loaded: {done.stderr.strip()[-1500:]}")
     loaded: Json = json.loads(done.stdout.splitlines()[-1])

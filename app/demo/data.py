@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.demo.client import DemoError
+from app.demo.processes import run_python
 from app.demo.recipes import Recipe, recipe_for
 
 _DIGITS = "digits"
@@ -133,9 +132,7 @@ def _make_digits(folder: Path, seed: int) -> Path:
 
 def _engine(module: str, *arguments: str) -> str:
     """Run a command of the engine and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], check=False, capture_output=True, text=True
-    )
+    done = run_python(["-m", module, *arguments])
     if done.returncode:
         raise DemoError(f"The data cannot be used: {done.stderr.strip()[-1500:]}")
     return done.stdout

@@ -15,6 +15,7 @@ class Recipe:
         config: of the family; what is left out has the family's default.
         training: of the task; the same.
         unlearning: parameters of MultiDelete, as any request can give them; the same.
+        parallel: whether a step is large enough that several cores make it faster.
     """
 
     family: str
@@ -22,6 +23,7 @@ class Recipe:
     config: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     unlearning: Mapping[str, Any] = field(default_factory=dict)
+    parallel: bool = True
 
 
 _SMALL_ALBEF: Mapping[str, Any] = {
@@ -54,6 +56,7 @@ RECIPES: Mapping[str, Recipe] = {
             "max_text_tokens": 16,
         },
         training={"epochs": 60, "batch_size": 64, "learning_rate": 0.002},
+        parallel=False,
     ),
     "retrieval": Recipe(
         "albef",

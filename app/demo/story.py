@@ -1,8 +1,6 @@
 """The demo from start to end: the service in a folder of its own, and a caller over HTTP."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,10 +12,11 @@ from rich.console import Console
 
 from app.core.embedded import EmbeddedServerError
 from app.core.launch import RunningService, running_service
-from app.core.settings import Settings
+from app.core.settings import read_settings
 from app.demo import artefacts, data, verdict
 from app.demo.client import Caller, DemoError, Json
 from app.demo.data import DemoData, Forgotten
+from app.demo.places import logs_kept, private_settings, require_writable, workspace
 from app.demo.progress import Steps
 
 _STEPS = 8
@@ -57,12 +56,20 @@ class Outcome:
 
 
 def run_demo(options: DemoOptions, json_file: Path | None) -> int:
-    """Run the demo, print what happens and how it ended; return the exit status."""
+    """Run the demo, print what happens and how it ended; return the exit status.
+
+    Raises:
+        SettingsError: a setting cannot be used, or what the options name cannot be written.
+    """
+    read_settings()  # now, not in some minutes
+    require_writable("--out", options.out or Path("lethe-demo"))
+    if json_file is not None:
+        require_writable("--json", json_file.parent)
     console = Console()
     steps = Steps(console, _STEPS)
     try:
-        with _workspace() as workspace, _logs_kept(workspace, console):
-            outcome = _tell(options, workspace, steps)
+        with workspace() as folder, logs_kept(folder, console):
+            outcome = _tell(options, folder, steps)
     except (DemoError, EmbeddedServerError) as error:
         console.print(f"\n[bold red]The demo failed.[/bold red] {error}", highlight=False)
         return 1
@@ -70,34 +77,8 @@ def run_demo(options: DemoOptions, json_file: Path | None) -> int:
         console.print("\nInterrupted; everything is stopped.")
         return _INTERRUPTED
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(outcome.figures.as_json(), indent=2) + "\n")
     return _conclude(console, steps, outcome)
-
-
-@contextmanager
-def _workspace() -> Iterator[Path]:
-    """Give a folder that is gone at the end; others may pass through, as root's database needs."""
-    folder = Path(tempfile.mkdtemp(prefix="lethe-demo-"))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _logs_kept(workspace: Path, console: Console) -> Iterator[None]:
-    """Keep what the service logged when the block fails; it would go with the workspace."""
-    try:
-        yield
-    except DemoError:
-        folder = Path("lethe-demo", "logs").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        for log in (workspace / "service").glob("*.log"):
-            shutil.copy(log, folder)
-        console.print(f"\nWhat the service logged is in {folder}.", highlight=False)
-        raise
 
 
 def _tell(options: DemoOptions, workspace: Path, steps: Steps) -> Outcome:
@@ -111,20 +92,8 @@ def _tell(options: DemoOptions, workspace: Path, steps: Steps) -> Outcome:
 
 @contextmanager
 def _service(workspace: Path, found: DemoData, steps: Steps) -> Iterator[RunningService]:
-    """Run the service on private servers, whatever the environment says about others."""
-    settings = Settings().model_copy(
-        update={
-            "data_dir": workspace / "service",
-            "database_url": None,
-            "redis_url": None,
-            "storage_url": None,
-            "work_dir": None,
-            "signing_key_file": None,
-            "host": "127.0.0.1",
-            "port": 0,
-            "data_roots": [str(found.root)],
-        }
-    )
+    parallel = found.recipe.parallel
+    settings = private_settings(workspace / "service", found.root, parallel=parallel)
     with ExitStack() as stack:
         with steps.step("Starting the service: private PostgreSQL and Redis, API, one worker"):
             service = stack.enter_context(running_service(settings, temporary=True))

@@ -3,6 +3,7 @@
 Every function takes a job whose row the caller has locked (`lease.hold`, `lease.expired`).
 """
 
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, update
@@ -13,6 +14,8 @@ from app.deletions.queries import hold_dataset
 from app.jobs.lease import record_event
 from app.jobs.tables import Attempt, Job
 from app.ledger.tree_head import Signer
+
+_LONGEST_PAUSE_SECONDS = 3600.0
 
 
 def succeed(
@@ -44,36 +47,53 @@ def cancel(session: Session, signer: Signer, job: Job, reason: str) -> None:
     settle(session, signer, job.job_id)
 
 
-def requeue(session: Session, job: Job, outcome: str, reason: str, *, counted: bool) -> None:
-    """Put the job back for another attempt, announced at the next tick of any worker."""
-    _close_attempt(session, job, outcome, reason)
-    job.attempts -= 0 if counted else 1
-    job.status = "queued"
-    job.dispatched_time = None
-    job.dispatches = 0
-    _free(session, job)
-    record_event(session, job.job_id, "status", {"status": "queued", "reason": reason})
-    session.flush()
+def put_back(session: Session, job: Job, reason: str) -> None:
+    """End an attempt that does not count, and have the job announced at the next tick of any worker."""
+    job.attempts -= 1
+    _requeue(session, job, "released", reason, pause=None)
 
 
-def give_back(session: Session, signer: Signer, job: Job, outcome: str, reason: str) -> None:
-    """End an attempt that broke off: once more if attempts are left, else the job fails with the reason."""
+def give_back(
+    session: Session, signer: Signer, job: Job, outcome: str, reason: str, *, retry_seconds: float
+) -> None:
+    """End an attempt that broke off: once more after a pause if attempts are left, else the job fails.
+
+    What broke it may need time to pass: the pause is ``retry_seconds``, doubled for each attempt
+    after the first.
+    """
     if job.cancel_requested:
         cancel(session, signer, job, "cancelled by request")
     elif job.attempts < job.max_attempts:
-        requeue(session, job, outcome, reason, counted=True)
+        pause = min(_LONGEST_PAUSE_SECONDS, retry_seconds * 2.0 ** (job.attempts - 1))
+        _requeue(session, job, outcome, reason, pause=pause)
     else:
         fail(
             session, signer, job, outcome, f"attempt {job.attempts} of {job.max_attempts}: {reason}"
         )
 
 
+def _requeue(session: Session, job: Job, outcome: str, reason: str, *, pause: float | None) -> None:
+    _close_attempt(session, job, outcome, reason)
+    job.status = "queued"
+    job.dispatched_time = None
+    job.dispatches = 0
+    job.retry_time = None
+    told: dict[str, Any] = {"status": "queued", "reason": reason}
+    if pause is not None:
+        job.retry_time = func.clock_timestamp() + timedelta(seconds=pause)
+        told["retry_after_seconds"] = pause
+    _free(session, job)
+    record_event(session, job.job_id, "status", told)
+    session.flush()
+
+
 def _end(session: Session, job: Job, status: str, outcome: str, reason: str | None) -> None:
     if job.kind == "train":  # so that no request begins to wait for a training that is over
-        hold_dataset(session, job.dataset_id, alone=True)
+        hold_dataset(session, job.dataset_id)
     _close_attempt(session, job, outcome, reason)
     job.status = status
     job.finished_time = func.clock_timestamp()
+    job.retry_time = None
     _free(session, job)
     record_event(session, job.job_id, "status", {"status": status, "reason": reason})
     session.flush()

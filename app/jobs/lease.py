@@ -39,7 +39,8 @@ _CLAIM = text(
     """
     UPDATE jobs AS job
     SET status = 'preparing', fencing_token = fencing_token + 1, attempts = attempts + 1,
-        max_attempts = :max_attempts, worker = :worker, progress = '{}', updated_time = clock_timestamp(),
+        max_attempts = :max_attempts, worker = :worker, progress = '{}', retry_time = NULL,
+        updated_time = clock_timestamp(),
         started_time = coalesce(started_time, clock_timestamp()),
         lease_expires_time = clock_timestamp() + make_interval(secs => :seconds),
         input_version_id = CASE WHEN kind <> 'unlearn' THEN input_version_id ELSE (
@@ -47,6 +48,7 @@ _CLAIM = text(
             WHERE tip.lineage_id = job.lineage_id AND tip.status = 'ready'
             ORDER BY tip.number DESC LIMIT 1) END
     WHERE job_id = :job_id AND status = 'queued'
+      AND (retry_time IS NULL OR retry_time <= clock_timestamp())
       AND NOT EXISTS (SELECT 1 FROM jobs AS other WHERE other.lineage_id = job.lineage_id
                       AND other.status IN ('preparing', 'running', 'auditing', 'cancelling'))
     RETURNING fencing_token
@@ -57,7 +59,7 @@ _CLAIM = text(
 def claim(
     session: Session, job_id: str, worker: str, seconds: float, max_attempts: int = 3
 ) -> Lease | None:
-    """Take a queued job whose lineage is free; None where there is nothing to take.
+    """Take a queued job whose lineage is free and whose pause is over; None where there is nothing to take.
 
     An unlearning job starts from the newest version of its lineage, so that deletions add up.
     """
@@ -160,6 +162,7 @@ _DUE = text(
     WHERE job_id IN (
         SELECT job_id FROM jobs AS job
         WHERE status = 'queued' AND finished_time IS NULL
+          AND (retry_time IS NULL OR retry_time <= clock_timestamp())
           AND (dispatched_time IS NULL OR dispatched_time < clock_timestamp()
                - make_interval(secs => least(:longest, :seconds * power(2, least(dispatches - 1, 10)))))
           AND NOT EXISTS (SELECT 1 FROM jobs AS other WHERE other.lineage_id = job.lineage_id
@@ -171,7 +174,10 @@ _DUE = text(
 
 
 def due(session: Session, seconds: float, limit: int = 100) -> list[str]:
-    """Return queued jobs that were never announced, or longer ago than ``seconds`` doubled each time."""
+    """Return queued jobs that were never announced, or longer ago than ``seconds`` doubled each time.
+
+    A job that pauses before another attempt is not among them.
+    """
     values = {"seconds": seconds, "longest": _LONGEST_WAIT_SECONDS, "limit": limit}
     return sorted(session.execute(_DUE, values).scalars())
 

@@ -14,12 +14,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Reaper:
-    """Gives expired jobs another attempt and announces queued ones; safe to run in any number of workers."""
+    """Gives expired jobs another attempt and announces queued ones; safe to run in any number of workers.
+
+    Attributes:
+        redispatch_seconds: after so long a job that nobody claimed is announced again.
+        retry_seconds: pause before the second attempt of a job; doubled for each one after it.
+    """
 
     database: Database
     queue: Queue
     signer: Signer
     redispatch_seconds: float
+    retry_seconds: float
 
     def tick(self) -> None:
         """Do one round."""
@@ -34,7 +40,8 @@ class Reaper:
                 return False
             log.warning("lease_expired", job_id=job.job_id, worker=job.worker)
             reason = f"worker {job.worker} went silent"
-            endings.give_back(session, self.signer, job, "worker_lost", reason)
+            pause = self.retry_seconds
+            endings.give_back(session, self.signer, job, "worker_lost", reason, retry_seconds=pause)
             return True
 
     def announce(self) -> None:

@@ -66,6 +66,10 @@ class JobView(BaseModel):
     progress: ProgressView
     result: dict[str, Any] | None = None
     error: ErrorView | None = None
+    retry_time: datetime | None = Field(
+        default=None,
+        description="When the next attempt may begin, of a queued job whose last one broke off.",
+    )
     created_time: datetime
     started_time: datetime | None = None
     finished_time: datetime | None = None

@@ -24,7 +24,7 @@ def start(
     if row is None:
         return None
     if row.kind == "train":  # jobs are locked before datasets wherever both are
-        hold_dataset(session, row.dataset_id, alone=True)
+        hold_dataset(session, row.dataset_id)
     lease = claim(session, job_id, worker, seconds, max_attempts)
     if lease is None:
         return None

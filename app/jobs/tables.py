@@ -67,6 +67,8 @@ class Job(Table):
     lease_expires_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     dispatched_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     dispatches: Mapped[int] = mapped_column(Integer, default=0)
+    # Of a queued job whose last attempt broke off: nobody may claim it before.
+    retry_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

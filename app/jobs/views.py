@@ -27,6 +27,7 @@ _PLAIN = (
     "spec",
     "max_attempts",
     "result",
+    "retry_time",
     "created_time",
     "started_time",
     "finished_time",

@@ -1,16 +1,20 @@
 """The command line, run as a user runs it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from sqlalchemy import text
 
-from app.auth.service import verify
+from app.auth.service import create_token, revoke_token, verify
 from app.core.db import Database
 from app.ledger import log
 from app.ledger.records import RequestWithdrawn
@@ -18,14 +22,17 @@ from app.ledger.tree_head import Signer
 from tests.terminal import environment
 
 
-def _lethe(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def _lethe(
+    *arguments: str, module: str = "app.cli", **settings: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", *arguments],
+        [sys.executable, "-m", module, *arguments],
         check=False,
         capture_output=True,
         text=True,
         env=environment(**settings),
         cwd="/",
+        timeout=120,
     )
 
 
@@ -70,6 +77,187 @@ def test_a_token_is_made_listed_and_revoked(database: Database, database_url: st
     again = _lethe("token", "revoke", token_id, LETHE_DATABASE_URL=database_url)
     assert again.returncode == 1
     assert "No active token" in again.stderr
+
+
+def test_the_list_says_of_each_token_whether_it_works(
+    database: Database, database_url: str
+) -> None:
+    def days(number: int) -> datetime:
+        return datetime.now(UTC) + timedelta(days=number)
+
+    with database.transaction() as session:
+        for name, expires in {
+            "open": None,
+            "later": days(9),
+            "over": days(-2),
+            "ended": None,
+        }.items():
+            token, _ = create_token(session, name, ["admin"], expires)
+        revoke_token(session, token.token_id)
+    listed = _lethe("token", "list", LETHE_DATABASE_URL=database_url).stdout
+    head, *lines = listed.splitlines()
+    assert head.split() == ["ID", "STATE", "NAME", "SCOPES"]
+    where = head.index("STATE")
+    states = {line.split()[-2]: line[where : head.index("NAME")].strip() for line in lines}
+    assert states == {
+        "open": "active",
+        "later": f"active until {days(9):%F}",
+        "over": f"expired {days(-2):%F}",
+        "ended": f"revoked {days(0):%F}",
+    }
+
+
+READERS = {
+    "list": ("token", "list"),
+    "create": ("token", "create", "x", "--scope", "admin"),
+    "revoke": ("token", "revoke", "tok_1"),
+    "verify-log": ("verify-log",),
+    "migrate": ("migrate",),
+}
+
+
+@pytest.mark.parametrize("command", READERS.values(), ids=READERS)
+def test_only_serve_and_demo_make_a_data_directory(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    mistyped = tmp_path / "mistyped"
+    done = _lethe(*command, "--data-dir", str(mistyped))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"No Lethe has its database in {mistyped}.")
+    assert "lethe serve --data-dir" in done.stderr
+    assert not list(tmp_path.iterdir())
+    mistyped.mkdir()
+    assert _lethe(*command, LETHE_DATA_DIR=str(mistyped)).returncode == 2
+    assert not list(mistyped.iterdir())
+
+
+SERVERS = {"api": ("api",), "worker": ("worker",), "serve": ("serve",)}
+URLS = {"LETHE_DATABASE_URL": "postgresql://u@127.0.0.1:1/d", "LETHE_REDIS_URL": "redis://h"}
+
+
+def _one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("command", [*READERS, *SERVERS])
+def test_a_data_directory_that_is_no_folder_ends_every_command_with_a_sentence(
+    command: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    urls = URLS if command in {"api", "worker"} else {}
+    for folder, reason in ((file, "it is a file"), (file / "below", "Not a directory")):
+        settings = {"LETHE_DATA_DIR": str(folder), **urls}
+        said = _one_line(_lethe(*(READERS | SERVERS)[command], **settings))
+        assert said.startswith(f"The data directory {folder} cannot be used ({reason})")
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """Give a folder that not even root may write."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    if os.geteuid() != 0:
+        yield folder
+        return
+    command = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("this account may not mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("command", SERVERS)
+def test_a_data_directory_that_may_not_be_written_ends_what_serves_with_a_sentence(
+    command: str, closed: Path
+) -> None:
+    urls = {} if command == "serve" else URLS
+    for folder in (closed, closed / "new"):
+        said = _one_line(_lethe(*SERVERS[command], LETHE_DATA_DIR=str(folder), **urls))
+        assert said.startswith(f"The data directory {folder} cannot be used (")
+
+
+def test_a_database_below_a_folder_that_may_not_be_written_is_said_in_one_line(
+    closed: Path,
+) -> None:
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-o", "remount,rw", str(closed)], check=True)
+    else:
+        closed.chmod(0o755)
+    (closed / "postgres").mkdir()
+    (closed / "postgres" / "PG_VERSION").write_text("18\n")
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-o", "remount,ro", str(closed)], check=True)
+    else:
+        closed.chmod(0o555)
+    said = _one_line(_lethe("token", "list", "--data-dir", str(closed)))
+    assert said.startswith(f"The data directory {closed} cannot be used (Permission denied)")
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        *(("app.cli", command) for command in (*SERVERS.values(), *READERS.values())),
+        ("celery", ("-A", "worker.celery_app", "worker")),
+    ],
+    ids=lambda part: part if isinstance(part, str) else " ".join(part),
+)
+def test_a_wrong_variable_ends_every_command_with_a_line_each(
+    module: str, command: tuple[str, ...]
+) -> None:
+    done = _lethe(
+        *command,
+        module=module,
+        LETHE_PORT="abc",
+        LETHE_LEASE_SECONDS="-1",
+        LETHE_DATABASE_URL="mysql://u:hunter2@h/d",
+    )
+    assert done.returncode == 2, done.stderr
+    named = [line.partition(": expected")[0] for line in done.stderr.splitlines()]
+    assert named == ["LETHE_DATABASE_URL", "LETHE_PORT", "LETHE_LEASE_SECONDS"]
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("app.cli", ("api",)),
+        ("app.cli", ("worker",)),
+        ("celery", ("-A", "worker.celery_app", "worker")),
+    ],
+    ids=["api", "worker", "celery"],
+)
+def test_api_and_worker_say_which_urls_they_need(module: str, command: tuple[str, ...]) -> None:
+    said = _one_line(_lethe(*command, module=module, LETHE_REDIS_URL="redis://h"))
+    assert said.startswith("Set LETHE_DATABASE_URL and LETHE_REDIS_URL")
+
+
+def test_a_database_that_is_away_is_said_in_one_line() -> None:
+    url = "postgresql://u:hunter2@127.0.0.1:1/d"
+    done = _lethe("token", "list", LETHE_DATABASE_URL=url)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("The database cannot be reached: ")
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--data-root", "/no/such/folder", "The data root /no/such/folder is not there"),
+        ("--port", "70000", "--port"),
+    ],
+)
+def test_serve_refuses_what_cannot_work_before_it_makes_anything(
+    tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    data_dir = tmp_path / "lethe"
+    done = _lethe("serve", "--data-dir", str(data_dir), option, value)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not data_dir.exists()
 
 
 def test_an_unknown_scope_is_refused_with_those_that_exist(database_url: str) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,30 @@ def test_data_is_there_after_a_restart(data_dir: Path, crash: bool) -> None:
         assert _remembered(again.url) == [1, 2]
 
 
+STARTER = """
+    import sys
+    from pathlib import Path
+    from app.core.embedded import PostgresServer
+    PostgresServer(Path(sys.argv[1])).start()
+"""
+
+
+def test_a_first_start_that_was_killed_half_way_leaves_no_half_a_database(data_dir: Path) -> None:
+    server = PostgresServer(data_dir)
+    command = [sys.executable, "-c", textwrap.dedent(STARTER), str(data_dir)]
+    starter = subprocess.Popen(command)
+    end = time.monotonic() + 60
+    while not list(server._home.glob("postgres*/PG_VERSION")):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    starter.kill()
+    starter.wait()
+    with server:
+        _remember(server.url, 1)
+        assert _remembered(server.url) == [1]
+    assert [path.name for path in server._home.glob("postgres*") if path.is_dir()] == ["postgres"]
+
+
 def test_a_process_id_that_is_another_processs_by_now_is_no_obstacle(data_dir: Path) -> None:
     with PostgresServer(data_dir) as server:
         _remember(server.url, 1)
@@ -216,9 +241,23 @@ def test_a_second_server_on_the_same_data_is_refused(
     monkeypatch.setattr("app.core.server_process._LOCK_SECONDS", 0.2)
     with (
         RedisServer(data_dir, temporary=True),
-        pytest.raises(EmbeddedServerError, match="Another process uses the data"),
+        pytest.raises(
+            EmbeddedServerError,
+            match=rf"Another process uses the data .* private Redis of process {os.getpid()}",
+        ),
     ):
         RedisServer(data_dir).start()
+
+
+def test_who_waits_for_an_earlier_server_says_for_whom(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("app.core.server_process._SILENT_SECONDS", 0.1)
+    with RedisServer(data_dir, temporary=True) as first:
+        threading.Timer(1.0, first.stop).start()
+        with RedisServer(data_dir, temporary=True):
+            said = capsys.readouterr().err
+    assert said == f"Waiting for the private Redis of process {os.getpid()} to end.\n"
 
 
 def test_a_long_path_does_not_break_the_socket(data_dir: Path) -> None:

@@ -18,7 +18,8 @@ from sqlalchemy import text
 from app.core import logs
 from app.core.db import Database, SessionDep
 from app.core.settings import Settings
-from app.main import MissingSettingError, create_app
+from app.core.settings_errors import MissingSettingError
+from app.main import create_app
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ SHORT_TIMES = {
     "LETHE_HEARTBEAT_SECONDS": "0.2",
     "LETHE_REDISPATCH_SECONDS": "1",
     "LETHE_SAVE_SECONDS": "0",
+    "LETHE_RETRY_SECONDS": "0",
     "LETHE_DEVICE": "cpu",
 }
 SOME_SECONDS = 300  # epochs: some three seconds on a fast machine, when nothing else runs
@@ -141,21 +142,33 @@ def _ended_once(world: World, job_id: str, data_dir: Path) -> None:
     assert len(list((data_dir / "storage" / "checkpoints").iterdir())) == 1
 
 
+def _lethe(data_dir: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *command],
+        env=environment(LETHE_DATA_DIR=str(data_dir)),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 def test_serve_runs_the_whole_service_on_private_servers(serve: Serve, tmp_path: Path) -> None:
     data_dir = tmp_path / "lethe"
     served = serve()
     assert served.status_of(served.token) == 200
     assert served.status_of("lethe_" + "x" * 43) == 401
 
-    command = ["token", "create", "b", "--scope", "admin"]
-    made = subprocess.run(
-        [sys.executable, "-m", "app.cli", *command],
-        env=environment(LETHE_DATA_DIR=str(data_dir)),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    made = _lethe(data_dir, "token", "create", "b", "--scope", "admin")
     assert served.status_of(made.stdout.strip()) == 200
+
+    began = time.monotonic()
+    second = _lethe(data_dir, "serve", "--port", "0")
+    assert time.monotonic() - began < STOP_SECONDS
+    assert (second.returncode, second.stdout) == (2, "")
+    by = f"served already by process {served.terminal.process.pid} at {served.url}"
+    assert by in second.stderr
+    assert len(second.stderr.splitlines()) == 1
 
     family = served.terminal.family()
     assert {"postgres", "redis-server"} <= {process.name() for process in family}
@@ -167,6 +180,7 @@ def test_serve_runs_the_whole_service_on_private_servers(serve: Serve, tmp_path:
     served.terminal.press_ctrl_c()
     assert served.terminal.wait() == 128 + signal.SIGINT
     assert not psutil.wait_procs(everything, timeout=5)[1]
+    assert " active " in _lethe(data_dir, "token", "list").stdout  # on servers of its own
 
     again = serve()
     assert again.token == token

@@ -56,7 +56,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(settings: Settings) -> Settings:
     """Give settings with short times."""
     times = {"lease_seconds": 4.0, "heartbeat_seconds": 0.2, "redispatch_seconds": 1.0}
-    return settings.model_copy(update={**times, "device": "cpu"})
+    return settings.model_copy(update={**times, "retry_seconds": 0.0, "device": "cpu"})
 
 
 @pytest.fixture

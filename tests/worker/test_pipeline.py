@@ -271,6 +271,28 @@ def test_a_trainer_that_keeps_dying_fails_the_job_with_the_reason(
     assert world.request(request["request_id"])["status"] == "needs_attention"
 
 
+def test_a_job_whose_trainer_crashed_pauses_before_its_next_attempt(
+    world: World, context: Context, original: Path
+) -> None:
+    world.upload(original)
+    context.settings.retry_seconds = 600
+    request = world.forget("digits-00000", params=LONG)
+    job_id = _job_of(request)
+    with _running(context, job_id) as thread:
+        for trainer in _trainers(context):
+            trainer.kill()
+        thread.join(20)
+        assert not thread.is_alive()
+        run_job(context, job_id)
+        context.reaper.tick()
+    job = world.job(job_id)
+    assert (job["status"], len(job["attempts"])) == ("queued", 1)
+    assert job["retry_time"] is not None
+    world.post(f"/v1/jobs/{job_id}/cancel", {})
+    assert world.job(job_id)["status"] == "cancelled"
+    assert world.request(request["request_id"])["status"] == "needs_attention"
+
+
 def test_a_log_that_contradicts_itself_ends_the_job_and_nothing_is_published(
     world: World, context: Context, original: Path
 ) -> None:

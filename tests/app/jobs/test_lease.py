@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 
 from app.core.db import Database
 from app.jobs import endings, lease
@@ -36,7 +37,12 @@ def _job(rows: Rows, job_id: str) -> Job:
 
 @pytest.fixture
 def reaper(rows: Rows) -> Iterator[Reaper]:
-    return Reaper(rows.database, rows.queue, rows.signer, redispatch_seconds=60)
+    return _reaper(rows, retry_seconds=0)
+
+
+def _reaper(rows: Rows, retry_seconds: float) -> Reaper:
+    times = {"redispatch_seconds": 60.0, "retry_seconds": retry_seconds}
+    return Reaper(rows.database, rows.queue, rows.signer, **times)
 
 
 def test_a_job_is_claimed_once(rows: Rows) -> None:
@@ -131,9 +137,81 @@ def test_a_job_that_is_put_back_keeps_its_attempts(rows: Rows) -> None:
     job_id = rows.training()
     held = _held(rows, job_id)
     with rows.database.transaction() as session:
-        endings.requeue(session, lease.hold(session, held), "released", "stopped", counted=False)
-    assert _job(rows, job_id).attempts == 0
+        endings.put_back(session, lease.hold(session, held), "stopped")
+    job = _job(rows, job_id)
+    assert (job.attempts, job.status, job.retry_time) == (0, "queued", None)
+    assert _claim(rows, job_id, "two") is not None
+
+
+def _break_off(rows: Rows, held: Lease, retry_seconds: float) -> None:
+    with rows.database.transaction() as session:
+        job = lease.hold(session, held)
+        endings.give_back(
+            session, rows.signer, job, "crashed", "SIGKILL", retry_seconds=retry_seconds
+        )
+
+
+def test_a_job_whose_attempt_broke_off_is_neither_announced_nor_claimed_until_its_pause_is_over(
+    rows: Rows, database: Database
+) -> None:
+    job_id = rows.training()
+    _break_off(rows, _held(rows, job_id), retry_seconds=1.0)
+    with database.transaction() as session:
+        assert lease.due(session, 0.0) == []
+    assert _claim(rows, job_id, "two") is None  # a message of before may come now
+    time.sleep(1.1)
+    with database.transaction() as session:
+        assert lease.due(session, 0.0) == [job_id]
+    assert _claim(rows, job_id, "two") is not None
+    assert _job(rows, job_id).retry_time is None
+
+
+def _pause(rows: Rows, job_id: str) -> float:
+    """Return the seconds between the last event of a job and its next attempt."""
+    with rows.database.transaction() as session:
+        query = (
+            "SELECT extract(epoch FROM retry_time - clock_timestamp()) FROM jobs WHERE job_id = :id"
+        )
+        return float(session.execute(text(query), {"id": job_id}).scalar_one())
+
+
+@pytest.mark.parametrize(
+    ("retry_seconds", "expected"), [(40.0, [40, 80, 160]), (3600.0, [3600, 3600, 3600])]
+)
+def test_the_pause_doubles_with_each_attempt_up_to_an_hour(
+    rows: Rows, retry_seconds: float, expected: list[int]
+) -> None:
+    job_id = rows.training()
+    for seconds in expected:
+        with rows.database.transaction() as session:
+            session.execute(text("UPDATE jobs SET retry_time = NULL"))
+            held = start(session, job_id, "one", seconds=60, max_attempts=9)
+        assert held is not None
+        _break_off(rows, held, retry_seconds)
+        assert _pause(rows, job_id) == pytest.approx(seconds, abs=5)
+
+
+def test_a_job_whose_worker_went_silent_pauses_too(rows: Rows) -> None:
+    job_id = rows.training()
+    _held(rows, job_id, seconds=0.05)
+    time.sleep(0.1)
+    _reaper(rows, retry_seconds=40).tick()
     assert _job(rows, job_id).status == "queued"
+    assert _pause(rows, job_id) == pytest.approx(40, abs=5)
+
+
+def test_a_job_that_pauses_keeps_no_other_of_its_lineage_waiting(rows: Rows) -> None:
+    job_id = rows.training()
+    _break_off(rows, _held(rows, job_id), retry_seconds=60)
+    other = rows.training()
+    with rows.database.transaction() as session:
+        first = session.get_one(Job, job_id)
+        session.get_one(Job, other).lineage_id = first.lineage_id
+    held = _held(rows, other)
+    with rows.database.transaction() as session:  # its end announces what waits for the lineage
+        endings.fail(session, rows.signer, lease.hold(session, held), "data_error", "broken")
+        assert lease.due(session, 0.0) == []
+    assert _claim(rows, job_id) is None
 
 
 def test_a_job_to_be_cancelled_is_held_by_nobody_but_its_canceller(rows: Rows) -> None:

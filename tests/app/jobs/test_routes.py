@@ -1,8 +1,10 @@
 """Jobs over HTTP."""
 
+from datetime import UTC, datetime
+
 from fastapi.testclient import TestClient
 
-from app.jobs import lease
+from app.jobs import endings, lease
 from tests.app.deletions.deletion_rows import Rows
 
 
@@ -53,6 +55,26 @@ def test_a_queued_job_is_cancelled_at_once_and_only_once(client: TestClient, row
     assert client.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "cancelled"
     assert rows.claim(job_id) is None
     assert client.post(f"/v1/jobs/{job_id}/cancel").status_code == 409
+
+
+def test_a_job_shows_when_it_is_tried_again_and_can_be_cancelled_until_then(
+    client: TestClient, rows: Rows
+) -> None:
+    job_id = rows.training()
+    held = rows.claim(job_id)
+    assert held is not None
+    assert client.get(f"/v1/jobs/{job_id}").json()["retry_time"] is None
+    with rows.database.transaction() as session:
+        job = lease.hold(session, held)
+        endings.give_back(session, rows.signer, job, "crashed", "SIGKILL", retry_seconds=600)
+    waiting = client.get(f"/v1/jobs/{job_id}").json()
+    left = datetime.fromisoformat(waiting["retry_time"]) - datetime.now(UTC)
+    assert 590 < left.total_seconds() <= 600
+    assert (waiting["status"], waiting["attempts"][0]["outcome"]) == ("queued", "crashed")
+    told = client.get(f"/v1/jobs/{job_id}/events").json()["items"][-1]["data"]
+    assert told == {"status": "queued", "reason": "SIGKILL", "retry_after_seconds": 600.0}
+    ended = client.post(f"/v1/jobs/{job_id}/cancel").json()
+    assert (ended["status"], ended["retry_time"]) == ("cancelled", None)
 
 
 def test_a_running_job_is_marked_for_its_worker(client: TestClient, rows: Rows) -> None:

@@ -1,0 +1,64 @@
+"""A setting in words: its variable, what it takes, and what is wrong with what came."""
+
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from app.core.settings_errors import SettingsError
+
+_LONGEST = 80
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+_BOUNDS = (("ge", "of at least"), ("gt", "above"), ("le", "of at most"), ("lt", "below"))
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"LETHE_{name.upper()}"
+
+
+def plain_type(annotation: Any) -> Any:
+    """Return the type of a setting without None and without what is checked beside it."""
+    while get_origin(annotation) in (Annotated, Union, UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not NoneType)
+    return annotation
+
+
+def explained(error: ValidationError, fields: dict[str, FieldInfo]) -> SettingsError:
+    """Return the error with one line for each wrong variable; no secret is in them."""
+    lines = []
+    for found in error.errors(include_url=False):
+        name = str(found["loc"][0])
+        field = fields[name]
+        said = found.get("ctx", {}).get("error")
+        expected = str(said) if found["type"] == "value_error" else _expected(field)
+        shown = _got(found["input"], secret=plain_type(field.annotation) is SecretStr)
+        lines.append(f"{variable(name)}: expected {expected}; got {shown}.")
+    return SettingsError("\n".join(lines))
+
+
+def _expected(field: FieldInfo) -> str:
+    """Return in words what a field takes, from its type and its bounds."""
+    kind = plain_type(field.annotation)
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    rules = {
+        name: getattr(rule, name)
+        for rule in field.metadata
+        for name in (*(bound for bound, _ in _BOUNDS), "pattern")
+        if getattr(rule, name, None) is not None
+    }
+    if "pattern" in rules:
+        return f"text of the form {rules['pattern'].strip('^$')}"
+    bounds = [f"{words} {rules[name]}" for name, words in _BOUNDS if name in rules]
+    return " ".join([_KINDS.get(kind, "text"), " and ".join(bounds)]).strip()
+
+
+def _got(value: Any, *, secret: bool) -> str:
+    if value in ("", None):
+        return "nothing"
+    if secret or "@" in str(value):
+        return "a value that is not shown, as a password may be in it"
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
