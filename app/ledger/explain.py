@@ -14,8 +14,8 @@ METRIC_NAMES = {
 
 GUARANTEES = {
     "exact": "exact: the new version was made without the deleted pairs",
-    "approximate": "approximate: the new version was changed until measurements showed the effect;"
-    " it was not made anew without the pairs",
+    "approximate": "approximate: the new version was changed by the method and then measured, and"
+    " the figures say how far it forgot; it was not made anew without the pairs",
     "not_needed": "not needed: no registered version in use had learned from the pairs",
 }
 
@@ -123,7 +123,9 @@ def describe(statement: Mapping[str, Any]) -> list[str]:
     )
     sentences = [received, pairs, method, f"Guarantee: {GUARANTEES[said['guarantee']]}."]
     if said["earlier_requests"]:
-        sentences.append(f"The versions also forget {', '.join(said['earlier_requests'])}.")
+        sentences.append(
+            f"Some of these pairs were met by earlier requests: {', '.join(said['earlier_requests'])}."
+        )
     for version in said["versions"]:
         sentences += _describe_version(version)
     if retired := said.get("retired_versions"):

@@ -83,7 +83,9 @@ _EMOJI_TOWERS: Values = {
 _EMOJI_TRAINING: Values = {"epochs": 20, "batch_size": 128, "learning_rate": 1e-3}
 # The model is far surer of training images than of others, and whole images with all texts go: it
 # takes more weight to decouple them, and costs more utility.
-_EMOJI_PARAMS: Mapping[str, Values] = {"multidelete": {"alpha": 5.0, "utility_drop": 1.5}}
+_EMOJI_PARAMS: Mapping[str, Values] = {
+    "multidelete": {"alpha": 5.0, "utility_drop": 1.5, "target": 5.0}
+}
 
 
 def _reasoning(epochs: int) -> Setting:

@@ -78,7 +78,9 @@ class MultiDelete:
         self.readouts = targets(rows, params.draws, self.teacher.combined)
         if run.task.contrastive:
             self.cosines = targets(rows, params.draws, self.teacher.cosines)
-        self.selection = ForgettingSelection(run, params.utility_drop, params.target, generator)
+        self.selection = ForgettingSelection(
+            run, params.utility_drop, self.weights.target, generator
+        )
 
     def _rows(self, generator: torch.Generator) -> Rows:
         """Choose K pairs for each deleted pair to end at."""

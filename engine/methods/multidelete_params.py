@@ -50,8 +50,8 @@ class MultiDeleteParams(MethodParams):
         le=100,
         description="points of validation utility that the selected epoch may lose",
     )
-    target: float = Field(
-        default=10.0,
+    target: float | None = Field(
+        default=None,
         ge=0,
         le=50,
         description="D_f that is enough: of the epochs that reach it, the most useful is selected",
@@ -73,6 +73,7 @@ class TaskDefaults:
     retain_ratio: float
     epochs: int
     least_steps: int
+    target: float
 
     def given(self, params: MultiDeleteParams) -> "TaskDefaults":
         """Return these defaults with what ``params`` gives in their place."""
@@ -91,6 +92,7 @@ CLASSIFICATION = TaskDefaults(
     retain_ratio=4.0,
     epochs=120,
     least_steps=480,
+    target=10.0,
 )
 # Where encoders stand still, steps cost little and the few weights that move must go far.
 CLASSIFICATION_BY_FUSION = replace(
@@ -108,6 +110,7 @@ RANKING = TaskDefaults(
     retain_ratio=1.0,
     epochs=12,
     least_steps=400,
+    target=20.0,
 )
 
 
