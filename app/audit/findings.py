@@ -37,6 +37,24 @@ def findings(
     ]
 
 
+def verdict(found: Sequence[Finding]) -> str:
+    """Say in one line what the figures show about forgetting, in the words of the findings.
+
+    Of the pairs that concern the request, as `findings` has them; where D_f is not among the figures,
+    no forgetting is shown.
+    """
+    readings: dict[str, str] = {}
+    for finding in found:
+        if finding.subset not in {"test", KEPT}:
+            readings.setdefault(finding.name, finding.reading)
+    if "d_f" not in readings:
+        return "Whether the pairs were forgotten was not measured: no forgetting is shown."
+    said = f"Deleted against kept pairs: {readings['d_f']}"
+    if "unseen_auc" in readings:
+        said += f" Deleted against never seen pairs: {readings['unseen_auc']}"
+    return said
+
+
 def score_spreads(
     metrics: Sequence[MetricOut], request_id: str, *, made_for: bool = True
 ) -> list[ScoreSpread]:

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from sqlalchemy.orm import Session
 
 from app.audit import queries
-from app.audit.findings import findings, score_spreads
+from app.audit.findings import findings, score_spreads, verdict
 from app.audit.schemas import (
     JobFact,
     LeafReport,
@@ -97,6 +97,7 @@ def _summary(
         _asked(request),
         *_counted(request),
         _outcome(request, versions),
+        *(_verdict(version) for version in versions),
         *_left(retired),
         _on_time(request),
     ]
@@ -165,6 +166,10 @@ def _already_there(versions: Sequence[VersionReport]) -> str:
         "Jobs of other requests had forgotten every pair already, so nothing was left to forget:"
         f" {stand} made with method {_methods(versions)}{_measured(versions)} before."
     )
+
+
+def _verdict(version: VersionReport) -> str:
+    return f"{version.model_name}, version {version.number}. {verdict(version.findings)}"
 
 
 def _methods(versions: Sequence[VersionReport]) -> str:

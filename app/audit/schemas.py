@@ -178,7 +178,9 @@ class RequestFacts(BaseModel):
     deadline: datetime
     completed_time: datetime | None
     pair_count: int
-    already_forgotten_count: int
+    already_forgotten_count: int = Field(
+        description="Counted when the request was accepted; 0 where it reached no version in use."
+    )
     not_trained_count: int
     met_by_request_id: str | None
     method: str
@@ -206,7 +208,8 @@ class ReportOut(BaseModel):
     versions: list[VersionReport]
     never_learned: list[str] = Field(description="Versions trained without the pairs.")
     retired_versions: list[str] = Field(
-        description="Retired, so out of use and left as they are: the newest of each lineage."
+        description="Retired, so out of use and left as they are: the newest of each lineage that"
+        " learned at least one of the pairs."
     )
     guarantee: Literal["exact", "approximate", "not_needed", "none_yet"]
     guarantee_sentence: str

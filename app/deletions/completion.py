@@ -18,24 +18,33 @@ from app.ledger.tree_head import Signer
 OPEN = ("pending", "in_progress", "needs_attention")
 
 # A lineage is stuck where every job of the request on it failed or was cancelled, unless it was
-# retired since. A training that was waited for and ended without a version leaves nothing to forget.
+# retired since. A training that was waited for and ended without a version leaves nothing to forget;
+# one whose version got no job of its own was refused by `duties.after_training`. A request without
+# any line has nothing left to wait for: a training that it awaited was claimed again, and left its
+# pairs out.
 _STATE = text(
     """
     WITH lines AS (
         SELECT link.request_id, bool_or(job.status = 'succeeded') AS done,
-            bool_or(job.finished_time IS NULL) AS open,
-            link.relation = 'forget' AND EXISTS (
-                SELECT 1 FROM versions
-                WHERE versions.lineage_id = job.lineage_id AND versions.status = 'ready') AS forget,
+            bool_or(job.finished_time IS NULL) AS open, link.relation = 'forget' AS forget,
+            EXISTS (SELECT 1 FROM versions
+                    WHERE versions.lineage_id = job.lineage_id AND versions.status = 'ready') AS used,
+            EXISTS (SELECT 1 FROM deletion_request_jobs AS other JOIN jobs AS own USING (job_id)
+                    WHERE other.request_id = link.request_id AND other.relation = 'forget'
+                      AND own.lineage_id = job.lineage_id) AS given,
             max(job.job_id) AS last_job_id
         FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id)
         WHERE link.relation <> 'excluded' AND link.request_id = ANY(:request_ids)
         GROUP BY link.request_id, job.lineage_id, link.relation)
-    SELECT request_id, max(last_job_id) FILTER (WHERE forget AND NOT done AND NOT open) AS failed,
+    SELECT request_id,
+        max(last_job_id) FILTER (WHERE used AND forget AND NOT done AND NOT open) AS failed,
+        max(last_job_id) FILTER (WHERE used AND NOT given AND done) AS refused,
         bool_or(open AND NOT done) AS open
-    FROM lines GROUP BY request_id ORDER BY request_id
+    FROM unnest(CAST(:request_ids AS text[])) AS request_id LEFT JOIN lines USING (request_id)
+    GROUP BY request_id ORDER BY request_id
     """
 )
+_ROUND = 100
 
 
 def settle(session: Session, signer: Signer, job_id: str) -> None:
@@ -50,6 +59,28 @@ def settle_lineage(session: Session, signer: Signer, lineage_id: str) -> None:
     _settle(session, signer, lock_open_requests_of_lineage(session, lineage_id))
 
 
+def settle_left_behind(session: Session, signer: Signer) -> None:
+    """Bring requests up to date that count as under way and have no open job.
+
+    The end of a job settles its requests in the same transaction, so that there are none of these
+    unless something went wrong; none may stay so for ever.
+    """
+    still = (
+        select(RequestJob.job_id)
+        .join(Job, Job.job_id == RequestJob.job_id)
+        .where(RequestJob.request_id == DeletionRequest.request_id, Job.finished_time.is_(None))
+    )
+    query = (
+        select(DeletionRequest)
+        .where(DeletionRequest.status.in_(("pending", "in_progress")), ~still.exists())
+        .order_by(DeletionRequest.request_id)
+        .limit(_ROUND)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    found = session.scalars(query, execution_options={"populate_existing": True})
+    _settle(session, signer, {request.request_id: request for request in found})
+
+
 def _settle(session: Session, signer: Signer, requests: dict[str, DeletionRequest]) -> None:
     for row in session.execute(_STATE, {"request_ids": list(requests)}):
         request = requests[row.request_id]
@@ -58,6 +89,12 @@ def _settle(session: Session, signer: Signer, requests: dict[str, DeletionReques
             message = (job.error or {}).get("message", "no reason was given")
             request.status = "needs_attention"
             request.status_reason = f"Job {job.job_id} {job.status}: {message}"
+        elif row.refused is not None:
+            request.status = "needs_attention"
+            request.status_reason = request.status_reason or (
+                f"The version that training {row.refused} made has learned the pairs and was given no"
+                " job to forget them. Retry the request."
+            )
         elif not row.open:
             complete(session, signer, request)
     session.flush()

@@ -10,6 +10,7 @@ from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
 from app.audit.tables import Audit
+from app.deletions import queries
 from app.deletions.tables import DeletionRequest, RequestJob
 from app.jobs.tables import Job
 from app.registry.tables import Model, Version
@@ -75,7 +76,7 @@ def standing(session: Session, request: DeletionRequest) -> tuple[list[Standing]
 
 
 def retired(session: Session, request: DeletionRequest, but: Iterable[Standing]) -> list[str]:
-    """Return the newest version of each retired lineage that the request left as it is.
+    """Return the newest version of each retired lineage that learned pairs of the request and was left.
 
     Args:
         session: a transaction.
@@ -85,6 +86,7 @@ def retired(session: Session, request: DeletionRequest, but: Iterable[Standing])
     if "retired_versions" in (said := stated(request)):
         return list(said["retired_versions"])
     values = {
+        "request_id": request.request_id,
         "dataset_id": request.dataset_id,
         "listed": request.versions,
         "until": request.completed_time,
@@ -93,8 +95,11 @@ def retired(session: Session, request: DeletionRequest, but: Iterable[Standing])
     return list(session.execute(_RETIRED, values).scalars())
 
 
+_LEFT_OUT = queries.FORGOTTEN.format(
+    dataset="named.dataset_id", pair="named.pair_id", lineage="tip.lineage_id", meets="false"
+)
 _RETIRED = text(
-    """
+    f"""
     SELECT DISTINCT ON (lineage_id) version_id FROM versions AS tip
     WHERE dataset_id = :dataset_id AND status = 'retired'
       AND retired_time <= coalesce(CAST(:until AS timestamptz), clock_timestamp())
@@ -103,8 +108,11 @@ _RETIRED = text(
                       WHERE newer.lineage_id = tip.lineage_id AND newer.status = 'ready')
       AND (CAST(:listed AS text[]) IS NULL OR lineage_id IN (
            SELECT lineage_id FROM versions WHERE version_id = ANY(CAST(:listed AS text[]))))
+      AND EXISTS (SELECT 1 FROM deletion_request_pairs AS named
+                  JOIN pairs ON pairs.dataset_id = named.dataset_id AND pairs.pair_id = named.pair_id
+                  WHERE named.request_id = :request_id AND pairs.split = 'train' AND NOT {_LEFT_OUT})
     ORDER BY lineage_id, number DESC
-    """
+    """  # noqa: S608 - constants only
 )
 _OVERLAPPING = text(
     """

@@ -114,7 +114,8 @@ class RequestView(BaseModel):
         description="Of these, training pairs that on every version lineage that the request reaches"
         " were forgotten, or asked to be forgotten by an earlier request that was neither withdrawn"
         " nor denied. Counted when the request is accepted; requests are accepted one after the"
-        " other, and the count does not change later."
+        " other, and the count does not change later. 0 where the request reaches no version in use:"
+        " nothing is counted then."
     )
     not_trained_count: int = Field(
         description="Of these, in no training split: nothing to unlearn."

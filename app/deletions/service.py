@@ -269,7 +269,7 @@ _UNMET = text(
     """
     SELECT DISTINCT ON (job.lineage_id) job.lineage_id, job.model_id
     FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id)
-    WHERE link.request_id = :request_id AND link.relation = 'forget'
+    WHERE link.request_id = :request_id AND link.relation IN ('forget', 'awaits')
       AND EXISTS (SELECT 1 FROM versions
                   WHERE versions.lineage_id = job.lineage_id AND versions.status = 'ready')
       AND NOT EXISTS (

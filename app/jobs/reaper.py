@@ -1,10 +1,14 @@
-"""What every worker looks after every few seconds: jobs whose worker went silent, jobs nobody picked up."""
+"""What every worker looks after every few seconds.
+
+These are jobs whose worker went silent, jobs nobody picked up, requests that no job will settle.
+"""
 
 from dataclasses import dataclass
 
 import structlog
 
 from app.core.db import Database
+from app.deletions.completion import settle_left_behind
 from app.jobs import endings, lease
 from app.jobs.queue import Queue
 from app.ledger.tree_head import Signer
@@ -32,6 +36,8 @@ class Reaper:
         while self._reap_one():
             pass
         self.announce()
+        with self.database.transaction() as session:
+            settle_left_behind(session, self.signer)
 
     def _reap_one(self) -> bool:
         with self.database.transaction() as session:

@@ -112,10 +112,11 @@ def describe(statement: Mapping[str, Any]) -> list[str]:
         f" {said['received_time']}, due by {said['deadline']}, and completed at"
         f" {said['completed_time']}."
     )
+    before = said["already_forgotten_count"]
+    known = f"{before} had been forgotten or asked for before, " if before else ""
     pairs = (
-        f"It names {_count(said['pair_count'], 'pair')}; {said['already_forgotten_count']} had been"
-        f" forgotten or asked for before, {said['not_trained_count']} had never been trained on. The"
-        f" pairs are committed to as {said['pairs_commitment']}."
+        f"It names {_count(said['pair_count'], 'pair')}; {known}{said['not_trained_count']} had never"
+        f" been trained on. The pairs are committed to as {said['pairs_commitment']}."
     )
     method = (
         f"Scope: {said['scope']}. Objective: {AIMS.get(said['objective'], said['objective'])}. Method: {said['method']}"
@@ -124,7 +125,8 @@ def describe(statement: Mapping[str, Any]) -> list[str]:
     sentences = [received, pairs, method, f"Guarantee: {GUARANTEES[said['guarantee']]}."]
     if said["earlier_requests"]:
         sentences.append(
-            f"Some of these pairs were met by earlier requests: {', '.join(said['earlier_requests'])}."
+            "Jobs of earlier requests that name some of the same pairs also ran on these versions or on"
+            f" versions they were made from: {', '.join(said['earlier_requests'])}."
         )
     for version in said["versions"]:
         sentences += _describe_version(version)

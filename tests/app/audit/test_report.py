@@ -81,6 +81,55 @@ def test_the_report_says_what_was_asked_done_and_measured(
     assert any("measured honestly" in sentence for sentence in report["does_not_prove"])
 
 
+SHOWN = (
+    "Emoji search, version 2. Deleted against kept pairs: Before, they looked like kept pairs. The"
+    " model now takes deleted pairs for less related than kept ones."
+)
+NOT_SHOWN = (
+    "Emoji search, version 2. Deleted against kept pairs: Deleted pairs cannot be told from kept"
+    " ones: no forgetting is shown."
+)
+
+
+@pytest.mark.parametrize(
+    ("after", "interval", "said"),
+    [(40.0, (34.0, 45.0), SHOWN), (52.0, (47.0, 57.0), NOT_SHOWN)],
+)
+def test_the_report_says_in_short_whether_forgetting_is_shown(
+    client: TestClient, case: Any, after: float, interval: tuple[float, float], said: str
+) -> None:
+    before = d_f("forget") | {"moment": "before", "value": 50.0, "interval": (46.0, 54.0)}
+    if said == NOT_SHOWN:  # the intervals have nothing in common, yet 50 lies in the second one
+        before |= {"value": 70.0, "interval": (66.0, 74.0)}
+    case.metrics = [before, d_f("forget") | {"value": after, "interval": interval}]
+    case.file()
+    case.run()
+    case.complete("req_1", "ver_2")
+    report, page = client.get(REPORT).json(), page_of(client)
+    assert said in report["summary"]
+    assert page.text.index(said) < page.text.index("What was asked")
+
+
+def test_the_verdict_in_short_names_never_seen_pairs_too(
+    client: TestClient, completed: Any
+) -> None:
+    [said] = [one for one in client.get(REPORT).json()["summary"] if "version 2." in one]
+    assert said.endswith(
+        "Deleted against never seen pairs: Deleted pairs cannot be told from never seen ones."
+    )
+
+
+def test_what_was_forgotten_before_is_only_told_where_it_was_counted(
+    client: TestClient, case: Any
+) -> None:
+    case.file(not_trained_count=3)
+    assert "160, of which 3 never trained on" in page_of(client).text
+    case.file("req_2", not_trained_count=3, already_forgotten_count=40)
+    page = Page(client.get("/v1/audit/requests/req_2/report", params={"format": "html"}).text)
+    told = "160, of which 40 forgotten or asked for before and 3 never trained on"
+    assert told in page.text
+
+
 def test_the_report_lists_the_leaves_and_a_signed_head(client: TestClient, completed: Any) -> None:
     ledger = client.get(REPORT).json()["ledger"]
     assert [leaf["kind"] for leaf in ledger["leaves"]] == ["request_received", "request_completed"]
@@ -310,3 +359,6 @@ def test_a_version_whose_audit_is_missing_is_reported_as_not_measured(
     case.file()
     case.run()
     assert "Nothing was measured on this version." in page_of(client).text
+    assert "was not measured: no forgetting is shown." in " ".join(
+        client.get(REPORT).json()["summary"]
+    )
