@@ -24,7 +24,7 @@ from engine.metrics.base import (
 )
 from engine.monitor import Monitor
 from engine.spec import Cost, Metric
-from engine.tasks.base import Task
+from engine.tasks.base import Task, require_finite
 from engine.unlearning import draw
 
 CHUNK = 256
@@ -100,6 +100,7 @@ class Auditor:
         """Let a model score and embed every pair that is measured, once.
 
         Raises:
+            NonFiniteLoss: what the model says is not finite, so that nothing can be measured.
             Cancelled: the caller wants the run to stop.
         """
         model.eval()
@@ -132,6 +133,8 @@ class Auditor:
             self.monitor.check()
             scores.append(self.task.scores(model, inputs, part).float().cpu())
             outputs.append(self.task.outputs(model, inputs, part).float().cpu())
+            require_finite(scores[-1], "scores of pairs")
+            require_finite(outputs[-1], "output distributions of pairs")
             done += len(part)
             if self.monitor.due():
                 self.monitor.report(f"evaluate_{moment}", done, len(rows))

@@ -61,8 +61,8 @@ class RunSpec(Frozen):
         le=256,
         description="models trained for the attack on each pair: none, or at least 4",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    threads: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
+    threads: int = Field(default=1, ge=1, le=1024)
     device: str = "cpu"
 
     @model_validator(mode="after")

@@ -141,7 +141,7 @@ def fit(
         monitor: progress, cancellation, state.
 
     Raises:
-        NonFiniteLoss: a term of the loss is NaN or infinite.
+        NonFiniteLoss: a term of the loss, a gradient or a weight is NaN or infinite.
         Cancelled: the caller wants the run to stop.
         StorageFull: the state folder has no room.
     """
@@ -238,12 +238,30 @@ class _Loop(Generic[BatchT]):
         if not last and self.state.epoch % self.schedule.validate_every:
             return
         self.model.eval()
+        broken = self._broken()
+        if broken is not None and self.state.best_epoch < 0:
+            raise NonFiniteLoss(broken)
         with torch.no_grad():
             score = self.objective.validate()
         if score is None or score > self.state.best_score or self.state.best_epoch < 0:
+            if broken is not None:
+                raise NonFiniteLoss(broken)
             self.state.best_score = 0.0 if score is None else score
             self.state.best_epoch = self.state.epoch - 1
             self.best.keep(self.model)
+
+    def _broken(self) -> str | None:
+        """Return what to say of a trained weight that is not finite: the last step leaves no loss.
+
+        An objective may score such an epoch below an earlier one, which then is the result.
+        """
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                return (
+                    f"{self.phase}, after epoch {self.state.epoch}: the weight {name} is not "
+                    f"finite; {_ADVICE}"
+                )
+        return None
 
     def _save_when_due(self) -> None:
         if self.file is None:

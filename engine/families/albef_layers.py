@@ -8,12 +8,13 @@ from transformers import BertConfig, ViTConfig
 from transformers.models.bert.modeling_bert import BertLayer
 
 from engine.families import pretrained
-from engine.families.base import INSTALLED, MULTIPLE_OF, FamilyConfig
+from engine.families.base import INSTALLED, MOST_CLASSES, MULTIPLE_OF, FamilyConfig
 from engine.families.images import CLIP_MEAN, CLIP_STD
 from engine.families.pretrained import MINILM
 
 Side = Annotated[int, Field(ge=1, le=1024)]
-Spread = Annotated[float, Field(gt=0)]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Spread = Annotated[float, Field(ge=0.001, le=1)]
 
 
 class AlbefConfig(FamilyConfig):
@@ -37,7 +38,7 @@ class AlbefConfig(FamilyConfig):
         default=(64, 64), description="height and width in pixels"
     )
     patch_size: tuple[Side, Side] = Field(default=(8, 8), description="height and width in pixels")
-    image_mean: tuple[float, float, float] = CLIP_MEAN
+    image_mean: tuple[Mean, Mean, Mean] = CLIP_MEAN
     image_std: tuple[Spread, Spread, Spread] = CLIP_STD
     hidden_size: int = Field(default=128, ge=8, le=4096, description="d, of image and text tokens")
     heads: int = Field(default=4, ge=1, le=128)
@@ -56,7 +57,7 @@ class AlbefConfig(FamilyConfig):
     )
     max_text_tokens: int = Field(default=64, ge=4, le=512)
     classes: int | None = Field(
-        default=None, ge=2, description="of the head; None: 2, match or not"
+        default=None, ge=2, le=MOST_CLASSES, description="of the head; None: 2, match or not"
     )
     images: Literal[1, 2] | None = Field(
         default=None, description="of each pair; None: as many as the data set's pairs have"

@@ -31,6 +31,9 @@ INSTALLED = "x-installed"
 with a machine. Whoever may name no folder and no hub may say these alone."""
 
 
+MOST_CLASSES = 100_000
+
+
 class FamilyConfig(BaseModel):
     """Sizes of a family; stored in the checkpoint, served by the API's catalogue.
 

@@ -7,6 +7,7 @@ from transformers import BlipConfig as Layout
 from transformers import BlipTextConfig, BlipVisionConfig
 
 from engine.errors import InvalidSpec
+from engine.families.base import MOST_CLASSES
 from engine.families.towers import TowersConfig, text_sizes, towers_fields, vision_sizes
 from engine.tokenizers import TextTokenizer
 
@@ -18,7 +19,7 @@ class BlipConfig(TowersConfig):
     """Sizes of BLIP; see `TowersConfig`."""
 
     classes: int | None = Field(
-        default=None, ge=2, description="of the head; None: 2, match or not"
+        default=None, ge=2, le=MOST_CLASSES, description="of the head; None: 2, match or not"
     )
     images: Literal[1, 2] | None = Field(
         default=None, description="of each pair; None: as many as the data set's pairs have"

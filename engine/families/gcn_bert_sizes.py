@@ -8,7 +8,7 @@ from transformers import BertConfig
 from engine.data.pairs import PairDataset
 from engine.errors import InvalidSpec
 from engine.families import pretrained, starting
-from engine.families.base import INSTALLED, MULTIPLE_OF, FamilyConfig
+from engine.families.base import INSTALLED, MOST_CLASSES, MULTIPLE_OF, FamilyConfig
 from engine.families.pretrained import MINILM
 
 
@@ -31,7 +31,7 @@ class GcnBertConfig(FamilyConfig):
     )
     pretrained_sha256: str | None = Field(default=None, description="of that encoder; filled in")
     trainable_text_layers: int = Field(
-        default=0, ge=0, description="last layers of it that are trained"
+        default=0, ge=0, le=96, description="last layers of it that are trained"
     )
     hidden_size: int = Field(
         default=128, ge=8, le=4096, description="d, of graph, text and fused vectors"
@@ -48,7 +48,9 @@ class GcnBertConfig(FamilyConfig):
     max_text_tokens: int = Field(default=128, ge=4, le=512)
     max_node_tokens: int = Field(default=24, ge=4, le=512)
     dropout: float = Field(default=0.4, ge=0, lt=1)
-    classes: int | None = Field(default=None, ge=2, description="None: those of the data set")
+    classes: int | None = Field(
+        default=None, ge=2, le=MOST_CLASSES, description="None: those of the data set"
+    )
 
     @model_validator(mode="after")
     def _encoder_can_be_trained(self) -> "GcnBertConfig":

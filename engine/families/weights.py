@@ -55,7 +55,12 @@ def misfit(file: str, config_class: type[FamilyConfig], error: ValidationError) 
 
 
 def save_weights(model: nn.Module, directory: Path) -> None:
-    """Write every parameter and buffer of ``model`` to ``model.safetensors``, from the CPU."""
+    """Write every parameter and buffer of ``model`` to ``model.safetensors``, from the CPU.
+
+    Raises:
+        CheckpointError: one of them is not finite.
+    """
+    _require_finite(model)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, directory / WEIGHTS, metadata={"format": "pt"})
 
@@ -69,7 +74,8 @@ def load_weights(model: nn.Module, directory: Path, may_lack: frozenset[str] = f
         may_lack: weights that stay as they are when the file does not have them.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or its names or shapes are not the model's.
+        CheckpointError: the file is missing or damaged, its names or shapes are not the model's,
+            or a number in it is not finite.
     """
     try:
         state = load_file(directory / WEIGHTS)
@@ -77,6 +83,17 @@ def load_weights(model: nn.Module, directory: Path, may_lack: frozenset[str] = f
         model.load_state_dict({name: present[name] for name in may_lack} | state, strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{WEIGHTS} does not fit the model of {CONFIG}: {error}") from error
+    _require_finite(model)
+
+
+def _require_finite(model: nn.Module) -> None:
+    """Raise `CheckpointError` when a weight of ``model`` is NaN or infinite; it names the first."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"every number in {WEIGHTS} must be finite, and the tensor {name} has NaN or "
+                "infinity in it: its training diverged; use a checkpoint from before that"
+            )
 
 
 @lru_cache(maxsize=32)

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from engine.errors import DataError, InvalidSpec
+from engine.errors import DataError, InvalidSpec, NonFiniteLoss
 from engine.registry import Registry
 from engine.spec import Metric, Modality
 
@@ -22,18 +22,23 @@ LEAST_CLASSES = 2
 """Of a task with labels: with one class there is nothing to tell apart."""
 
 
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+BatchSize = Annotated[int, Field(ge=2, le=65_536)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+
+
 class TrainingRecipe(BaseModel):
     """How an original is trained (and retrained): the task's loss on its training split."""
 
     model_config = ConfigDict(extra="forbid")
 
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    epochs: Epochs = 20
+    batch_size: BatchSize = 64
+    learning_rate: LearningRate = 1e-3
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the steps")
     patience: int | None = Field(
-        default=None, description="epochs without a better validation score"
+        default=None, ge=1, le=10_000, description="epochs without a better validation score"
     )
 
 
@@ -154,6 +159,21 @@ class Task(ABC):
 
 def _counted(count: int, modality: Modality) -> str:
     return f"{count} {modality}{'s' if count > 1 else ''}"
+
+
+def require_finite(numbers: Tensor, what: str) -> None:
+    """Raise `NonFiniteLoss` when NaN or infinity is among ``numbers``: no rank compares with them.
+
+    Args:
+        numbers: what a model says of pairs, in any shape.
+        what: their name, to begin a sentence with.
+    """
+    broken = int(torch.isfinite(numbers).logical_not().sum())
+    if broken:
+        raise NonFiniteLoss(
+            f"{what} must be finite, and {broken} of {numbers.numel()} are not: the model diverged; "
+            "lower the learning rate or the weights of the loss; nothing was saved"
+        )
 
 
 def cut(rows: Tensor, batch_size: int) -> Iterator[Tensor]:

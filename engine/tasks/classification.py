@@ -8,7 +8,7 @@ from engine.families.base import PairModel
 from engine.inputs import Inputs, still
 from engine.spec import Metric
 from engine.tasks.accuracy import classification_metrics
-from engine.tasks.base import Task
+from engine.tasks.base import Task, require_finite
 
 BATCH = 256
 """Pairs that are classified at once when nothing is trained."""
@@ -47,18 +47,24 @@ class Classification(Task):
         chances = self.outputs(model, inputs, rows)
         return chances.gather(1, inputs.labels[rows, None])[:, 0]
 
+    def _chances(self, model: PairModel, inputs: Inputs, rows: Tensor) -> Tensor:
+        """Return `outputs`, of which each row has a greatest: raises `NonFiniteLoss` otherwise."""
+        chances = self.outputs(model, inputs, rows)
+        require_finite(chances, "probabilities of classes")
+        return chances
+
     def validate(self, model: PairModel, inputs: Inputs, rows: Tensor) -> float:
         """Return the accuracy in points of 100; of no pairs, minus infinity."""
         if not len(rows):
             return float("-inf")
-        predicted = self.outputs(model, inputs, rows).argmax(-1)
+        predicted = self._chances(model, inputs, rows).argmax(-1)
         return 100 * float((predicted == inputs.labels[rows]).double().mean())
 
     def utility(self, model: PairModel, inputs: Inputs, rows: Tensor) -> list[Metric]:
         """Return ``d_test`` (accuracy) and ``f1`` (class 1 of two; the mean if more than two)."""
         if not len(rows):
             return classification_metrics(None, None, self.classes)
-        chances = self.outputs(model, inputs, rows)
+        chances = self._chances(model, inputs, rows)
         names = self.classes or tuple(str(number) for number in range(chances.shape[1]))
         truth, guess = inputs.labels[rows].numpy(), chances.argmax(-1).numpy()
         return classification_metrics(truth, guess, names)

@@ -1,17 +1,15 @@
 """Classification of (graph, text) pairs: does the text state a relation of the two nodes?"""
 
-from pydantic import Field
-
-from engine.tasks.base import TrainingRecipe, tasks
+from engine.tasks.base import BatchSize, Epochs, LearningRate, TrainingRecipe, tasks
 from engine.tasks.classification import Classification
 
 
 class GraphTextRecipe(TrainingRecipe):
     """Defaults for a few thousand pairs."""
 
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=5e-4, gt=0)
+    epochs: Epochs = 20
+    batch_size: BatchSize = 64
+    learning_rate: LearningRate = 5e-4
 
 
 @tasks.register("graph_text")

@@ -23,7 +23,16 @@ from engine.errors import InvalidSpec
 from engine.families.base import Encoding, PairModel
 from engine.inputs import Inputs, still
 from engine.spec import Metric
-from engine.tasks.base import Task, TrainingRecipe, cut, tasks
+from engine.tasks.base import (
+    BatchSize,
+    Epochs,
+    LearningRate,
+    Task,
+    TrainingRecipe,
+    cut,
+    require_finite,
+    tasks,
+)
 from engine.tasks.recall import DEPTHS, Ranking, recall_metrics, relevance
 
 BATCH = 256
@@ -44,9 +53,9 @@ MOST_RERANKED = 128
 class RetrievalRecipe(TrainingRecipe):
     """Defaults for a few thousand images and a model that starts from nothing."""
 
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    epochs: Epochs = 30
+    batch_size: BatchSize = 64
+    learning_rate: LearningRate = 1e-3
     rerank: int = Field(
         default=RERANKED,
         ge=0,
@@ -181,6 +190,7 @@ class Retrieval(Task):
         with still(model):
             images = _item_vectors(model, inputs, items)
             similarity = images @ _text_vectors(model, inputs, texts).T
+            require_finite(similarity, "similarities of images and texts")
             by_text, by_item = similarity.T.clone(), similarity.clone()
             if depth:
                 _rerank(model, inputs, (items, texts), by_item, depth, swap=False)
@@ -212,6 +222,9 @@ def hard_negatives(similarity: Tensor, related: Tensor) -> tuple[Tensor, Tensor]
     Returns:
         The columns ``(B',)`` of the rows that have an unrelated one, and which rows ``(B,)``
         those are.
+
+    Raises:
+        NonFiniteLoss: a similarity is not finite, so that nothing can be drawn by it.
     """
     possible = ~related.all(1)
     if not possible.any():
@@ -219,6 +232,7 @@ def hard_negatives(similarity: Tensor, related: Tensor) -> tuple[Tensor, Tensor]
     hard = similarity[possible].masked_fill(related[possible], float("-inf")).float().softmax(1)
     easy = functional.normalize((~related[possible]).float(), p=1, dim=1)
     weights = (1 - EASY_NEGATIVES) * hard + EASY_NEGATIVES * easy
+    require_finite(weights, "the chances of negatives to be drawn")
     return torch.multinomial(weights, 1)[:, 0], possible
 
 
@@ -282,4 +296,6 @@ def _rerank(
         text = inputs.encode_texts(model, gallery[1][right])
         logits = model.fuse(item, text).logits.float()
         lifted.append((logits[:, 1] - logits[:, 0]).sigmoid().cpu())
-    scores[queries, chosen] = torch.cat(lifted) + 2
+    matches = torch.cat(lifted)
+    require_finite(matches, "probabilities of a match")
+    scores[queries, chosen] = matches + 2

@@ -1,18 +1,16 @@
 """Visual entailment (Xie et al. 2019): does the image entail, contradict or leave open the text?"""
 
-from pydantic import Field
-
 from engine.data.labels import ENTAILMENT
-from engine.tasks.base import TrainingRecipe, tasks
+from engine.tasks.base import BatchSize, Epochs, LearningRate, TrainingRecipe, tasks
 from engine.tasks.classification import Classification
 
 
 class VisualEntailmentRecipe(TrainingRecipe):
     """Defaults for some ten thousand pairs and a model that starts from nothing."""
 
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=128, ge=2)
-    learning_rate: float = Field(default=5e-4, gt=0)
+    epochs: Epochs = 20
+    batch_size: BatchSize = 128
+    learning_rate: LearningRate = 5e-4
 
 
 @tasks.register("visual_entailment")

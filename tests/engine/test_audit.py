@@ -10,7 +10,7 @@ from app.audit.readings import METRICS
 from engine.audit import Auditor, cost_metrics, find
 from engine.data.pairs import PairDataset
 from engine.division import Division, divide
-from engine.errors import Cancelled
+from engine.errors import Cancelled, NonFiniteLoss
 from engine.families import PairModel
 from engine.inputs import Inputs
 from engine.monitor import Monitor
@@ -59,6 +59,25 @@ def test_a_view_holds_the_scores_of_the_model(
     np.testing.assert_allclose(observed.outputs.sum(1), 1, rtol=1e-5)
     assert observed.labels is not None
     assert observed.labels.tolist() == inputs.labels[division.forget].tolist()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [("scores", "scores of pairs"), ("outputs", "output distributions")]
+)
+def test_what_a_diverged_model_says_is_not_measured(
+    division: Division,
+    model: PairModel,
+    inputs: Inputs,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    told: str,
+) -> None:
+    task, sound = GraphText(), GraphText()
+    said = getattr(sound, answer)
+    monkeypatch.setattr(task, "scores", sound.scores)  # its own are made of its outputs
+    monkeypatch.setattr(task, answer, lambda *given: said(*given) * float("nan"))
+    with pytest.raises(NonFiniteLoss, match=told):
+        auditor(division, task).view(model, inputs, "after")
 
 
 def test_every_deleted_subset_is_measured_with_its_own_pairs(

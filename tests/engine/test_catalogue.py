@@ -2,14 +2,16 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
+from pydantic import ValidationError
 
 import engine
 from engine.catalogue import catalogue, render
-from engine.families import families
+from engine.families import AlbefConfig, families
 from engine.methods import methods
 from engine.tasks import tasks
 
@@ -58,6 +60,58 @@ def test_every_schema_is_valid_and_refuses_unknown_parameters(content: dict) -> 
         jsonschema.Draft202012Validator.check_schema(schema)
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"no such parameter": 1}, schema)
+
+
+def _numbers(schema: object, place: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(schema, list):
+        for number, part in enumerate(schema):
+            yield from _numbers(part, f"{place}/{number}")
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("integer", "number") and not {"enum", "const"} & set(schema):
+            yield place, schema
+        for name, part in schema.items():
+            yield from _numbers(part, f"{place}/{name}")
+
+
+def test_every_number_that_can_be_asked_for_has_a_lower_and_an_upper_bound(content: dict) -> None:
+    kinds = (
+        ("families", "config_schema"),
+        ("tasks", "recipe_schema"),
+        ("methods", "params_schema"),
+    )
+    for kind, schema in kinds:
+        for name, entry in content[kind].items():
+            found = dict(_numbers(entry[schema], name))
+            assert found or kind == "methods", name
+            for place, field in found.items():
+                assert {"minimum", "exclusiveMinimum"} & set(field), place
+                assert {"maximum", "exclusiveMaximum"} & set(field), place
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 10**21),
+        ("learning_rate", 1e308),
+        ("batch_size", 10**13),
+        ("patience", -5),
+        ("weight_decay", 2),
+    ],
+)
+def test_no_task_accepts_a_training_without_end_or_measure(
+    content: dict, field: str, value: float
+) -> None:
+    for name, entry in content["tasks"].items():
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({field: value}, entry["recipe_schema"])
+        with pytest.raises(ValidationError):
+            tasks.get(name).recipe.model_validate({field: value})
+
+
+@pytest.mark.parametrize("change", [{"image_mean": [0, 0, 1e308]}, {"image_std": [1, 1, 1e-300]}])
+def test_colours_are_shares_of_the_brightest(change: dict) -> None:
+    with pytest.raises(ValidationError):
+        AlbefConfig.model_validate(change)
 
 
 def test_the_tiny_configuration_of_a_family_fits_its_schema(content: dict) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import engine
 from engine.checkpoints import (
@@ -175,6 +176,29 @@ def test_a_checkpoint_from_before_a_field_was_added_is_read_with_its_default(sav
 
 def load_config(folder: Path) -> AlbefConfig:
     return AlbefConfig.model_validate_json((folder / "config.json").read_bytes())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_read(saved: Path, value: float) -> None:
+    weights = load_file(saved / "model.safetensors")
+    weights["head.weight"][0, 0] = value
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    resign(saved)
+    with pytest.raises(CheckpointError, match=r"the tensor head\.weight has NaN or infinity"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("family", list(families))
+def test_weights_that_are_not_finite_are_not_written(
+    tiny: Build, tmp_path: Path, family: str
+) -> None:
+    model = tiny(family)
+    weight = next(model.parameters())
+    with torch.no_grad():
+        weight.view(-1)[0] = float("nan")
+    with pytest.raises(CheckpointError, match="has NaN or infinity"):
+        save_checkpoint(model, tmp_path / "new", CARD)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_are_a_pickle_are_refused_without_being_run(

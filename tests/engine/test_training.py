@@ -215,6 +215,51 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
         fit(model, Root(model), SCHEDULE, phase="train", seed=0, monitor=Monitor())
 
 
+class OneStep(Regression):
+    """One batch an epoch: what the last step did meets no further loss."""
+
+    def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Tensor]:
+        del epoch, generator
+        return [torch.arange(24)]
+
+
+def test_weights_that_the_last_step_made_infinite_are_not_a_result(tmp_path: Path) -> None:
+    model = network()
+    schedule = Schedule(epochs=1, learning_rate=1e308)
+    monitor = Monitor(state=tmp_path, fingerprint="a")
+    objective = OneStep(model, scores=[1.0])
+    with pytest.raises(NonFiniteLoss, match=r"after epoch 1: the weight 0\.weight is not finite"):
+        fit(model, objective, schedule, phase="train", seed=5, monitor=monitor)
+    assert list(tmp_path.iterdir()) == []
+
+
+class BreaksInItsSecondEpoch(OneStep):
+    """The loss is finite, and the weights are not once its gradient was taken."""
+
+    def loss(self, batch: Tensor) -> dict[str, Tensor]:
+        terms = super().loss(batch)
+        if self.validations == 1:
+            next(self.model.parameters()).data.fill_(math.nan)
+        return terms
+
+
+def test_an_earlier_epoch_with_a_better_score_outlives_weights_that_broke() -> None:
+    model = nn.Linear(4, 3)
+    objective = BreaksInItsSecondEpoch(model, scores=[1.0, 0.5])
+    schedule = Schedule(epochs=2, learning_rate=0.01)
+    report = fit(model, objective, schedule, phase="train", seed=5, monitor=Monitor())
+    assert report.best_epoch == 0
+    assert torch.isfinite(model.weight).all()
+
+
+def test_weights_that_broke_are_not_kept_whatever_their_score_says() -> None:
+    model = nn.Linear(4, 3)
+    objective = BreaksInItsSecondEpoch(model, scores=[1.0, 2.0])
+    schedule = Schedule(epochs=2, learning_rate=0.01)
+    with pytest.raises(NonFiniteLoss, match="after epoch 2: the weight weight is not finite"):
+        fit(model, objective, schedule, phase="train", seed=5, monitor=Monitor())
+
+
 def test_progress_tells_the_losses() -> None:
     events: list[Progress] = []
     train(network(), Monitor(on_progress=events.append))

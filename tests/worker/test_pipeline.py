@@ -159,12 +159,16 @@ def test_a_broken_image_fails_the_job_by_name_and_nothing_is_published(
 
 @pytest.fixture
 def diverged(original: Path, tmp_path: Path) -> Path:
-    """Give a copy of the checkpoint with weights that are no numbers."""
+    """Give a copy of the checkpoint with weights so large that their loss is not finite."""
+    return _filled(original, tmp_path, 1e38)
+
+
+def _filled(original: Path, tmp_path: Path, value: float) -> Path:
     folder = tmp_path / "diverged"
     shutil.copytree(original, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
     weights = load_file(folder / "model.safetensors")
     save_file(
-        {name: np.full_like(one, np.nan) for name, one in weights.items()},
+        {name: np.full_like(one, value) for name, one in weights.items()},
         folder / "model.safetensors",
     )
     return folder
@@ -182,6 +186,17 @@ def test_a_loss_that_is_not_finite_fails_the_job_and_the_request_needs_attention
     assert job["error"]["message"] in stuck["status_reason"]
     assert len(world.versions()) == 1
     assert _checkpoints(context) == 1
+
+
+def test_a_checkpoint_whose_weights_are_no_numbers_fails_the_job(
+    world: World, context: Context, original: Path, tmp_path: Path
+) -> None:
+    world.upload(_filled(original, tmp_path, float("nan")))
+    request = world.forget("digits-00000")
+    job = _run(world, context, _job_of(request))
+    assert job["error"]["code"] == "checkpoint_error"
+    assert "has NaN or infinity" in job["error"]["message"]
+    assert len(job["attempts"]) == 1
 
 
 def test_a_full_storage_fails_the_job_and_its_space_is_freed(

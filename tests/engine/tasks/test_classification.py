@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.data.pairs import PairDataset
-from engine.errors import DataError, InvalidSpec
+from engine.errors import DataError, InvalidSpec, NonFiniteLoss
 from engine.families import Albef, GcnBert, PairModel
 from engine.inputs import Inputs
 from engine.tasks import Classification, GraphText, Nlvr, VisualEntailment, tasks
@@ -35,6 +35,17 @@ def data(kind: type[Classification], labelled: Labelled) -> PairDataset:
 @pytest.fixture
 def inputs(model: PairModel, data: PairDataset) -> Inputs:
     return Inputs(model, data)
+
+
+def test_a_model_that_diverged_has_no_accuracy(
+    kind: type[Classification], model: PairModel, inputs: Inputs
+) -> None:
+    assert isinstance(model, Albef | GcnBert)
+    with torch.no_grad():
+        model.head.weight.fill_(math.nan)
+    for measure in (kind().utility, kind().validate):
+        with pytest.raises(NonFiniteLoss, match="probabilities of classes must be finite"):
+            measure(model, inputs, torch.arange(4))
 
 
 def test_each_is_registered_under_its_own_name(kind: type[Classification]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.data.pairs import Pair, PairDataset
-from engine.errors import DataError, InvalidSpec
+from engine.errors import DataError, InvalidSpec, NonFiniteLoss
 from engine.families import Albef, Encoding, Fused, PairModel, families
 from engine.inputs import Inputs
 from engine.tasks import Retrieval, RetrievalRecipe, TrainingRecipe
@@ -74,6 +74,26 @@ def test_a_row_without_any_unrelated_column_gives_no_negative() -> None:
     columns, possible = hard_negatives(torch.zeros(2, 2), related)
     assert possible.tolist() == [False, True]
     assert columns.tolist() == [1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_similarities_that_are_not_finite_draw_no_negative_and_say_so(value: float) -> None:
+    similarity = torch.zeros(2, 2)
+    similarity[0, 1] = value
+    with pytest.raises(NonFiniteLoss, match="2 of 4 are not"):
+        hard_negatives(similarity, torch.zeros(2, 2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("part", ["text_projection", "head"])
+def test_a_model_that_diverged_has_no_recall(model: PairModel, inputs: Inputs, part: str) -> None:
+    rows = torch.arange(8)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.startswith(part):
+                weight.fill_(math.nan)
+    for measure in (Retrieval().utility, Retrieval().validate):
+        with pytest.raises(NonFiniteLoss, match="must be finite"):
+            measure(model, inputs, rows)
 
 
 def test_a_negative_of_vanishing_weight_can_still_be_drawn() -> None:
