@@ -147,6 +147,8 @@ def prepare(context: Context, lease: Lease, assignment: Assignment) -> Places:
         },
         "threads": settings.threads,
         "device": settings.device,
+        # Names stay names, in the checkpoint too: no place on this machine is handed on.
+        "pretrained_root": str(settings.pretrained),
     }
     if assignment.input_sha256 is not None:
         spec["checkpoint"] = str(_input(context.storage, places, assignment.input_sha256))
