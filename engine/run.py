@@ -21,7 +21,7 @@ from engine.data.pairs import PairDataset
 from engine.division import divide, without_deleted
 from engine.environment import environment, peak_memory_bytes
 from engine.errors import InvalidSpec, NotApplicable
-from engine.families import PairModel, families
+from engine.families import PairModel, families, pretrained
 from engine.inputs import Inputs
 from engine.methods import Method, MethodParams, methods
 from engine.monitor import Control, Monitor
@@ -33,6 +33,8 @@ from engine.unlearning import Unlearning
 
 CHECKPOINT = "checkpoint"
 RESULT = "result.json"
+STARTED_FROM = "started_from"
+"""In a checkpoint's card: the digests of the pretrained models that its training started from."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -71,7 +73,7 @@ def run(
     started = time.monotonic()
     _clear(out, state)
     monitor = Monitor(on_progress, control, state, save_every=save_every)
-    with deterministic(spec.threads):
+    with deterministic(spec.threads), pretrained.below(spec.pretrained_root):
         return _Run(spec, out, monitor, started).execute()
 
 
@@ -129,6 +131,8 @@ class _Run:
         self._phase("prepare")
         self.monitor.fingerprint = self._fingerprint(None)
         known = without_deleted(self.dataset, self.division)
+        starts = pretrained.started_from(config)
+        started = {STARTED_FROM: starts} if starts else {}
         model = self.family.build(config, known, spec.seed).to(spec.device)
         inputs = Inputs(model, self.dataset)
         model.set_trainable("all")
@@ -157,6 +161,7 @@ class _Run:
             "training": recipe.model_dump(mode="json"),
             "pairs": len(self.division.retain),
             "unlearning": [],
+            **started,
         }
         found = self._audit(model, inputs)
         return _Made(model, card, found, [report], seconds, len(self.division.retain))
@@ -270,6 +275,7 @@ class _Run:
         """Make the model that the original was before its training, as if it only knew ``known``."""
         given = loaded.card.get("initial_config", loaded.card.get("config", {}))
         config = _validated(self.family.config_class, given, "the checkpoint's config")
+        pretrained.verify_start(config, loaded.card.get(STARTED_FROM, []))
         return self.family.build(config, known, seed).to(self.spec.device)
 
     def _recipe(self, card: dict[str, Any]) -> TrainingRecipe | None:
@@ -325,7 +331,9 @@ class _Run:
 
     def _fingerprint(self, parent: str | None) -> str:
         """Return what training state depends on; folders may differ between attempts."""
-        described = self.spec.model_dump(mode="json", exclude={"data", "checkpoint"})
+        described = self.spec.model_dump(
+            mode="json", exclude={"data", "checkpoint", "pretrained_root"}
+        )
         pairs = hashlib.sha256()
         for pair in self.dataset.pairs:
             pairs.update(repr(pair).encode())

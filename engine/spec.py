@@ -49,6 +49,11 @@ class RunSpec(Frozen):
         default_factory=dict, description="training recipe of the task"
     )
     checkpoint: Path | None = None
+    pretrained_root: Path | None = Field(
+        default=None,
+        description="folder whose folders a configuration may name as pretrained; None: any path or "
+        "hub name",
+    )
     method: str | None = None
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the method")
     update: Update = "all"

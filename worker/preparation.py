@@ -76,6 +76,8 @@ def read_assignment(session: Session, lease: Lease) -> Assignment:
     }
     if job.kind == "unlearn":
         spec |= {name: job.spec[name] for name in ("method", "params", "update", "objective")}
+        # A job that was queued before requests could ask for any has no number.
+        spec["reference_models"] = job.spec.get("reference_models", 0)
     return Assignment(
         job_id=job.job_id,
         kind=job.kind,
@@ -145,6 +147,8 @@ def prepare(context: Context, lease: Lease, assignment: Assignment) -> Places:
         },
         "threads": settings.threads,
         "device": settings.device,
+        # Names stay names, in the checkpoint too: no place on this machine is handed on.
+        "pretrained_root": str(settings.pretrained),
     }
     if assignment.input_sha256 is not None:
         spec["checkpoint"] = str(_input(context.storage, places, assignment.input_sha256))

@@ -1,15 +1,18 @@
 """From the metrics of an audit to the rows of a report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
 from app.audit.readings import METRICS, figure, measured, reading_of
 from app.audit.schemas import Finding, LabelFinding, Measured, MetricOut, ScoreSpread
+from app.ledger.certificate import ATTACK_METRICS
 from app.ledger.explain import subset_name
 
 KEPT = "retained"
 """A sample of the pairs that stayed: what is measured on them depends on no request."""
+JOB = "forget"
+"""The pairs that the job forgot, those of every request that shares it."""
 GROUPS = {"deleted": "deleted", "retained": "kept", "unseen": "never seen"}
 """Whose scores are shown, and in a reader's words."""
 
@@ -24,15 +27,16 @@ def findings(
     These are the test pairs, the request's own (or the job's, which are the same where one request
     has the job to itself), where they are more, all that the version has ever forgotten, and the
     pairs that stayed. Of a version that was not made for the request, only all that it has ever
-    forgotten has the request's pairs in it.
+    forgotten has the request's pairs in it. The attack by reference models is made on the job's
+    pairs as a whole, so that it is shown on these where requests share a job.
     """
     by_key: dict[tuple[str, str], ByMoment] = {}
     for metric in metrics:
         by_key.setdefault((metric.name, metric.subset), {})[metric.moment] = metric
     return [
         _finding(name, subset, by_key[name, subset], aim)
-        for subset in _subsets(metrics, request_id, made_for)
-        for name in METRICS
+        for subset, names in _subsets(metrics, request_id, made_for).items()
+        for name in names
         if _is_shown(name, by_key.get((name, subset), {}))
     ]
 
@@ -75,16 +79,25 @@ def score_spreads(
 def _is_shown(name: str, found: ByMoment) -> bool:
     if not METRICS[name].optional:
         return bool(found)
-    return any(metric.value is not None for metric in found.values())
+    return any(
+        metric.value is not None or metric.details.get("reference_models")
+        for metric in found.values()
+    )
 
 
-def _subsets(metrics: Sequence[MetricOut], request_id: str, made_for: bool) -> list[str]:
+def _subsets(
+    metrics: Sequence[MetricOut], request_id: str, made_for: bool
+) -> dict[str, Iterable[str]]:
+    """Return the subsets that are shown, in order, and what is shown of each."""
     sizes = {metric.subset: metric.n for metric in metrics if metric.name in {"d_f", "d_test"}}
     mine = _own_subset(set(sizes), request_id, made_for)
     shown = ["test", mine]
     if mine != "forgotten" and sizes.get("forgotten") != sizes.get(mine):
         shown.append("forgotten")
-    return [subset for subset in shown if subset in sizes] + [KEPT]
+    found: dict[str, Iterable[str]] = {subset: METRICS for subset in shown if subset in sizes}
+    if made_for:
+        found.setdefault(JOB, ATTACK_METRICS)
+    return {**found, KEPT: METRICS}
 
 
 def _own_subset(subsets: set[str], request_id: str, made_for: bool) -> str:

@@ -187,7 +187,7 @@ METRICS: dict[str, Explained] = {
     ),
     **{
         f"ulira_tpr_at_{rate}pct_fpr": Explained(
-            f"Pairs that this attack is sure of, wrong about 1 in {others:,}",
+            f"Pairs that this attack is sure of, wrong about 1 in {others:,} (TPR at {rate}% FPR)",
             f"The share of these pairs that the attack on each pair finds when it may be wrong"
             f" about 1 in {others:,} pairs that were never there. Guessing finds {1 / others:g}.",
             by_side(

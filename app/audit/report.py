@@ -24,6 +24,7 @@ from app.deletions import outcome
 from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest
 from app.ledger import log, tables
+from app.ledger.certificate import reference_models_of
 from app.ledger.explain import GUARANTEES, LIMITS
 from app.ledger.tree_head import Signer
 
@@ -96,6 +97,7 @@ def _summary(
     return [
         _asked(request),
         *_counted(request),
+        *_attack(request, versions),
         _outcome(request, versions),
         *(_verdict(version) for version in versions),
         *_left(retired),
@@ -123,6 +125,23 @@ def _counted(request: DeletionRequest) -> list[str]:
     if request.not_trained_count:
         found.append(f"Never trained on (validation or test): {_pairs(request.not_trained_count)}.")
     return found
+
+
+def _attack(request: DeletionRequest, versions: Sequence[VersionReport]) -> list[str]:
+    """Say what was asked for and made of reference models; by a reader's words for them."""
+    asked = request.reference_models
+    made = sorted({version.reference_models for version in versions})
+    if not asked and not any(made):
+        return []
+    said = [f"Asked for besides was an attack on each pair by {asked} comparison models."]
+    if not asked:
+        said = ["Another request asked for an attack on each pair by comparison models."]
+    if made and request.status == "completed":
+        numbers = " or ".join(str(number or "none") for number in made)
+        said.append(f"For each version {numbers} were made.")
+    elif request.status == "completed":
+        said.append("As nothing had to be unlearned, none were made.")
+    return [" ".join(said)]
 
 
 def _left(retired: Sequence[str]) -> list[str]:
@@ -212,6 +231,7 @@ def _version(one: Standing, request: DeletionRequest, holds: DeletionRequest) ->
         method=one.method_or(holds.method),
         made_for_request=request.request_id in one.made_for,
         other_requests=len(one.made_for - {request.request_id}),
+        reference_models=0 if audit is None else reference_models_of(audit.metrics),
         checkpoint_sha256=one.version.checkpoint_sha256,
         weights_sha256=one.version.weights_sha256,
         findings=findings(metrics, holds.request_id, aim or holds.objective, made_for=made_for),

@@ -139,6 +139,9 @@ class VersionReport(BaseModel):
     method: str = Field(description="The method that made it.")
     made_for_request: bool = Field(description=_MADE)
     other_requests: int = Field(description="Further requests whose pairs it was made to forget.")
+    reference_models: int = Field(
+        description="Made for an attack on each pair; 0 where none were, or none could be."
+    )
     checkpoint_sha256: str | None
     weights_sha256: str | None
     findings: list[Finding]
@@ -187,6 +190,7 @@ class RequestFacts(BaseModel):
     update: str
     scope: str
     objective: str
+    reference_models: int = Field(description="Asked for, for an attack on each pair.")
 
 
 class JobFact(BaseModel):

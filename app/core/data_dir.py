@@ -64,11 +64,16 @@ def require_places(settings: Settings, *, trainers: bool) -> None:
 
 
 def require_roots(settings: Settings) -> None:
-    """Refuse data roots that are not there, where everything runs on this machine.
+    """Refuse roots of data and of pretrained models that are not there, where all runs on this machine.
 
     Raises:
         SettingsError: one is no folder.
     """
+    if settings.pretrained_root is not None and not settings.pretrained_root.is_dir():
+        raise SettingsError(
+            f"{variable('pretrained_root')} is {settings.pretrained_root}, which is no folder: expected "
+            "one with a folder for each pretrained model. Correct it, or make the folder."
+        )
     for root in settings.data_roots:
         if not Path(root).is_dir():
             what = "is no folder" if Path(root).exists() else "is not there"

@@ -106,6 +106,11 @@ class Settings(BaseSettings):
     data_roots: Folders = Field(
         default=[], description="JSON list of folders below which a dataset's root may lie."
     )
+    pretrained_root: PathSetting | None = Field(
+        default=None,
+        description="Folder of pretrained models: a training may name a folder in it, in the layout of "
+        "transformers with safetensors weights; default: data_dir/pretrained.",
+    )
     signing_key_file: PathSetting | None = Field(
         default=None,
         description="Ed25519 private key (PEM); default: data_dir/keys/ledger.pem, made once.",
@@ -179,6 +184,11 @@ class Settings(BaseSettings):
     def cache(self) -> Path:
         """Folder of what trainers may keep between runs."""
         return self.cache_dir or self.data_dir.absolute() / "cache"
+
+    @property
+    def pretrained(self) -> Path:
+        """Folder of pretrained models."""
+        return (self.pretrained_root or self.data_dir / "pretrained").absolute()
 
     @property
     def signing_key(self) -> Path:

@@ -11,7 +11,12 @@ from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest, RequestJob
 from app.jobs.tables import Job
 from app.ledger import certificate
-from app.ledger.certificate import CertificateData, CertifiedVersion, key_metrics
+from app.ledger.certificate import (
+    CertificateData,
+    CertifiedVersion,
+    key_metrics,
+    reference_models_of,
+)
 from app.ledger.records import pairs_commitment
 from app.ledger.tree_head import Signer
 
@@ -155,6 +160,7 @@ def certificate_data(session: Session, request: DeletionRequest) -> CertificateD
         objective=request.objective,
         method=request.method,
         update=request.update,
+        reference_models=request.reference_models,
         guarantee=guarantee,
         limitations=limitations,
         pair_count=request.pair_count,
@@ -190,5 +196,8 @@ def _certified(request: DeletionRequest, one: Standing) -> CertifiedVersion:
         weights_sha256=one.version.weights_sha256 or "",
         method=one.method_or(request.method),
         made_for_request=made,
-        metrics=key_metrics(metrics, request.request_id, made_for_request=made),
+        reference_models=reference_models_of(metrics),
+        metrics=key_metrics(
+            metrics, request.request_id, made_for_request=made, attacked=one.attacked
+        ),
     )

@@ -78,9 +78,10 @@ def after_training(session: Session, queue: Queue, job: Job, version: Version) -
     groups: dict[str, list[DeletionRequest]] = defaultdict(list)
     for request_id in request_ids:
         request = session.get_one(DeletionRequest, request_id)
-        groups[json.dumps(intake.job_spec(request), sort_keys=True)].append(request)
-    for spec, requests in groups.items():
-        _unlearn(session, queue, version, json.loads(spec), requests)
+        groups[json.dumps(intake.shared_spec(request), sort_keys=True)].append(request)
+    for shared, requests in groups.items():
+        spec = intake.job_spec(json.loads(shared), [one.reference_models for one in requests])
+        _unlearn(session, queue, version, spec, requests)
 
 
 def _unlearn(

@@ -1,10 +1,10 @@
 """Writing an accepted request: its row, its pairs, its jobs and its leaf, in as few statements as can be."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import Integer, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -25,11 +25,11 @@ _INSERT = text(
     """
     WITH request AS (
         INSERT INTO deletion_requests (request_id, dataset_id, status, reason, scope, objective, method,
-            update, params, versions, pair_count, named_total, already_forgotten_count, not_trained_count,
-            salt, submitted_by, submitted_time, deadline)
+            update, params, reference_models, versions, pair_count, named_total,
+            already_forgotten_count, not_trained_count, salt, submitted_by, submitted_time, deadline)
         VALUES (:request_id, :dataset_id, 'pending', :reason, :scope, :objective, :method,
-            :update, :params, :versions, :pair_count, :named_total, :already, :not_trained,
-            :salt, :token_id, statement_timestamp(),
+            :update, :params, :reference_models, :versions, :pair_count, :named_total,
+            :already, :not_trained, :salt, :token_id, statement_timestamp(),
             (statement_timestamp() AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
         RETURNING submitted_time, deadline),
     named AS (
@@ -38,8 +38,12 @@ _INSERT = text(
     joined AS MATERIALIZED (
         SELECT job_id, lineage_id FROM jobs
         WHERE lineage_id = ANY(:lineages) AND kind = 'unlearn' AND status = 'queued'
-          AND finished_time IS NULL AND fencing_token = 0 AND spec = :spec
+          AND finished_time IS NULL AND fencing_token = 0 AND spec - 'reference_models' = :shared
         FOR SHARE),
+    raised AS (
+        UPDATE jobs SET spec = jobs.spec || jsonb_build_object('reference_models', :reference_models)
+        FROM joined WHERE jobs.job_id = joined.job_id
+          AND coalesce(CAST(jobs.spec ->> 'reference_models' AS integer), 0) < :reference_models),
     links AS (
         INSERT INTO deletion_request_jobs (request_id, job_id, relation)
         SELECT :request_id, job_id, 'forget' FROM joined
@@ -50,14 +54,27 @@ _INSERT = text(
 ).bindparams(
     bindparam("params", type_=JSONB),
     bindparam("versions", type_=JSONB(none_as_null=True)),
-    bindparam("spec", type_=JSONB),
+    bindparam("shared", type_=JSONB),
+    bindparam("reference_models", type_=Integer),
 )
 
 
-def job_spec(request: NewRequest | DeletionRequest) -> dict[str, Any]:
-    """Return the spec of an unlearning job for a request; requests with equal specs share a job."""
+def shared_spec(request: NewRequest | DeletionRequest) -> dict[str, Any]:
+    """Return what requests must agree on to share a job."""
     names = ("method", "params", "update", "objective")
     return {name: getattr(request, name) for name in names}
+
+
+def job_spec(shared: Mapping[str, Any], reference_models: Iterable[int]) -> dict[str, Any]:
+    """Return the spec of an unlearning job for requests that share it.
+
+    Args:
+        shared: what they agree on.
+        reference_models: the number that each of them asks for. The largest one meets all: more
+            models only sharpen the attack, and a second job would be attacked less well, since
+            reference models do not repeat what earlier jobs forgot.
+    """
+    return {**shared, "reference_models": max(reference_models, default=0)}
 
 
 def record(
@@ -107,7 +124,8 @@ def _values(token_id: str, new: NewRequest, found: Resolved) -> dict[str, Any]:
         "salt": secrets.token_bytes(32),
         "token_id": token_id,
         "pair_ids": found.pair_ids,
-        "spec": job_spec(new),
+        "reference_models": new.audit.reference_models,
+        "shared": shared_spec(new),
     }
 
 
@@ -118,7 +136,7 @@ def _new_job(session: Session, queue: Queue, request_id: str, new: NewRequest, l
         model_id=line.model_id,
         dataset_id=new.dataset_id,
         lineage_id=line.lineage_id,
-        spec=job_spec(new),
+        spec=job_spec(shared_spec(new), [new.audit.reference_models]),
     )
     session.add(RequestJob(request_id=request_id, job_id=job.job_id, relation="forget"))
     session.flush()
@@ -173,6 +191,7 @@ def _leaf(token_id: str, view: RequestView, values: dict[str, Any]) -> RequestRe
         objective=view.objective,
         method=view.method,
         update=view.update,
+        reference_models=view.audit.reference_models,
         deadline=view.deadline,
         job_ids=[job.job_id for job in view.jobs],
         token_id=token_id,

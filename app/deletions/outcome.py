@@ -38,6 +38,12 @@ class Standing:
         spec = self.maker.spec if self.maker is not None else {}
         return str(spec.get("method", otherwise))
 
+    @property
+    def attacked(self) -> bool:
+        """Whether the job that made it was to make reference models."""
+        spec = self.maker.spec if self.maker is not None else {}
+        return bool(spec.get("reference_models"))
+
 
 def stated(request: DeletionRequest) -> dict[str, Any]:
     """Return what the request's certificate states; empty without one."""

@@ -3,12 +3,39 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 # No manifest could ever name anything with control characters.
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
 PairId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_CONTROLS)]
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_NO_CONTROLS)]
+# Of which each pair is in half: the least that has a spread, and a bound on what a caller can cost.
+LEAST_REFERENCES, MOST_REFERENCES = 4, 64
+
+
+def _none_or_enough(count: int) -> int:
+    if 0 < count < LEAST_REFERENCES:
+        raise ValueError(f"0, or {LEAST_REFERENCES} to {MOST_REFERENCES}, is expected")
+    return count
+
+
+ReferenceModels = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MOST_REFERENCES,
+        strict=True,
+        json_schema_extra={"not": {"enum": list(range(1, LEAST_REFERENCES))}},
+    ),
+    AfterValidator(_none_or_enough),
+]
 Status = Literal[
     "pending", "in_progress", "needs_attention", "on_hold", "completed", "denied", "cancelled"
 ]
@@ -45,6 +72,20 @@ class Targets(BaseModel):
         return {kind: list(dict.fromkeys(ids)) for kind, ids in kinds.items() if ids}
 
 
+class AuditOptions(BaseModel):
+    """What is measured beyond what every audit measures."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reference_models: ReferenceModels = Field(
+        default=0,
+        description="Models that are trained, and made to forget as the audited version was, for an"
+        f" attack on each pair (U-LiRA): 0, or {LEAST_REFERENCES} to {MOST_REFERENCES}. Each costs a"
+        " training and an unlearning. Requests that share a job get the largest number that one of"
+        " them asks for; where nothing has to be unlearned none are made.",
+    )
+
+
 class NewRequest(BaseModel):
     """A deletion request: what must be forgotten, on which versions, how."""
 
@@ -73,6 +114,7 @@ class NewRequest(BaseModel):
         default="association",
         description="What must go: the tie between item and text, or also what was learned from each.",
     )
+    audit: AuditOptions = Field(default=AuditOptions(), description="Further measurements.")
     reason: str | None = Field(default=None, max_length=2000, description="Kept out of the ledger.")
 
 
@@ -127,6 +169,7 @@ class RequestView(BaseModel):
     params: dict[str, Any]
     objective: str
     scope: str
+    audit: AuditOptions
     reason: str | None = None
     jobs: list[RequestJobView] = []
     links: Links

@@ -263,6 +263,20 @@ def _leave(session: Session, signer: Signer, request_id: str, job: Job) -> None:
                 RequestJob.request_id == request_id, RequestJob.job_id == job.job_id
             )
         )
+        _lower_references(session, job)
+
+
+def _lower_references(session: Session, job: Job) -> None:
+    """Have a waiting job make no more reference models than those who are left ask for."""
+    asked = session.scalars(
+        select(DeletionRequest.reference_models)
+        .join(RequestJob, RequestJob.request_id == DeletionRequest.request_id)
+        .where(RequestJob.job_id == job.job_id, DeletionRequest.status.in_((*OPEN, "on_hold")))
+    )
+    spec = intake.job_spec(job.spec, asked)
+    if spec["reference_models"] < job.spec.get("reference_models", 0):
+        job.spec = spec
+        session.flush()
 
 
 _UNMET = text(
@@ -303,7 +317,7 @@ def retry(session: Session, services: Services, request_id: str) -> RequestView:
             model_id=model_id,
             dataset_id=request.dataset_id,
             lineage_id=lineage_id,
-            spec=intake.job_spec(request),
+            spec=intake.job_spec(intake.shared_spec(request), [request.reference_models]),
         )
         session.add(RequestJob(request_id=request_id, job_id=job.job_id, relation="forget"))
     request.status = "pending"

@@ -9,9 +9,11 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     String,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -30,6 +32,7 @@ class DeletionRequest(Table):
             name="status",
         ),
         CheckConstraint("scope IN ('association', 'unimodal', 'full')", name="scope"),
+        CheckConstraint("reference_models >= 0", name="reference_models"),
         Index("ix_deletion_requests_dataset_id", "dataset_id", "request_id"),
         Index("ix_deletion_requests_named_total", "dataset_id", "named_total"),
     )
@@ -43,6 +46,8 @@ class DeletionRequest(Table):
     method: Mapped[str] = mapped_column(String(40))
     update: Mapped[str] = mapped_column(String(10))
     params: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
+    # Asked for; a job that several requests share makes the largest number of them.
+    reference_models: Mapped[int] = mapped_column(Integer, default=0, server_default=text("0"))
     # The versions that the caller listed; None means every one that learned from the dataset.
     versions: Mapped[list[str] | None] = mapped_column(JSONB)
     pair_count: Mapped[int] = mapped_column(BigInteger)
@@ -66,6 +71,11 @@ class DeletionRequest(Table):
     completed_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # The DSSE envelope and ledger evidence, written once, when the request completes.
     certificate: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+
+    @property
+    def audit(self) -> dict[str, int]:
+        """What is to be measured beyond what every audit measures, as the caller wrote it."""
+        return {"reference_models": self.reference_models}
 
 
 class RequestPair(Table):

@@ -79,6 +79,7 @@ def private_settings(data_dir: Path, data_root: Path, *, parallel: bool) -> Sett
             "storage_url": None,
             "work_dir": None,
             "cache_dir": None,
+            "pretrained_root": None,
             "signing_key_file": None,
             "host": "127.0.0.1",
             "port": 0,

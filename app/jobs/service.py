@@ -65,7 +65,7 @@ def enqueue_unlearning(
     lineage_id: str,
     spec: Mapping[str, Any],
 ) -> Job:
-    """Queue unlearning on a lineage; ``spec`` has ``method``, ``params``, ``update`` and ``objective``."""
+    """Queue unlearning on a lineage; see `app.deletions.intake.job_spec`."""
     return _enqueue(
         session,
         queue,

@@ -58,7 +58,8 @@ class Job(Table):
     lineage_id: Mapped[str] = mapped_column(String(40))
     input_version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.version_id"))
     output_version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.version_id"))
-    # What to run: family, task, config, training; or method, params, update, objective; seed.
+    # What to run: family, task, config, training; or method, params, update, objective,
+    # reference_models; seed.
     spec: Mapped[dict[str, Any]] = mapped_column(JSONB)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     max_attempts: Mapped[int] = mapped_column(Integer, default=3)

@@ -18,6 +18,9 @@ from app.ledger.verify import MEDIA_TYPE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMEN
 
 KEY_METRICS = ("d_test", "d_f", "mi_ratio", "unseen_auc")
 """Names of the metrics that a certificate repeats; the audit has all of them."""
+ATTACK_METRICS = ("ulira_auc", "ulira_tpr_at_1pct_fpr", "ulira_tpr_at_0.1pct_fpr")
+"""Those of the attack by reference models, which a certificate repeats where some were asked for.
+They are measured on this job's pairs, and on retained ones."""
 
 
 class _Frozen(BaseModel):
@@ -42,6 +45,7 @@ class CertifiedVersion(_Frozen):
     """A version that has forgotten the pairs, and the version that it was made from.
 
     ``made_for_request`` is false where it had forgotten them before the request's turn came.
+    ``reference_models`` is 0 where none were asked for, or none could be made.
     """
 
     version_id: ResourceId
@@ -50,6 +54,7 @@ class CertifiedVersion(_Frozen):
     weights_sha256: Digest
     method: Word | None = None
     made_for_request: bool = True
+    reference_models: Count = Field(default=0, description="made for the attack on each pair")
     metrics: list[KeyMetric]
 
 
@@ -68,6 +73,7 @@ class CertificateData(_Frozen):
     objective: Word
     method: Word
     update: Word
+    reference_models: Count = Field(default=0, description="asked for by the request")
     guarantee: Literal["exact", "approximate", "not_needed"]
     limitations: list[str]
     pair_count: Count
@@ -84,20 +90,41 @@ class CertificateData(_Frozen):
 
 
 def key_metrics(
-    metrics: list[dict[str, Any]], request_id: str, *, made_for_request: bool = True
+    metrics: list[dict[str, Any]],
+    request_id: str,
+    *,
+    made_for_request: bool = True,
+    attacked: bool = False,
 ) -> list[KeyMetric]:
     """Choose from an audit's metrics those that the certificate of ``request_id`` repeats.
 
     Kept are `KEY_METRICS` on the test split, on this job's pairs, on all that the version has ever
     forgotten, and on the request's own; not those of other requests. Of a version that was not
     made for the request the job's pairs are others, unless they are all that it has forgotten.
+    `ATTACK_METRICS` come with them, on retained pairs too, where the job was to make reference models.
+
+    Args:
+        metrics: of the audit.
+        request_id: the request.
+        made_for_request: whether the version was made for it.
+        attacked: whether the job was to make reference models.
     """
     subsets = {"test", "forget", "forgotten", f"request:{request_id}"}
     if not made_for_request and any(m["subset"] == "forgotten" for m in metrics):
         subsets.discard("forget")
-    chosen = [m for m in metrics if m["name"] in KEY_METRICS and m["subset"] in subsets]
+    wanted = {(name, subset) for name in KEY_METRICS for subset in subsets}
+    if attacked:
+        groups = subsets & {"forget"} | {"retained"}
+        wanted |= {(name, subset) for name in ATTACK_METRICS for subset in groups}
+    chosen = [m for m in metrics if (m["name"], m["subset"]) in wanted]
     known = set(KeyMetric.model_fields)
     return [KeyMetric(**{key: m[key] for key in known & m.keys()}) for m in chosen]
+
+
+def reference_models_of(metrics: list[dict[str, Any]]) -> int:
+    """Return how many reference models were made for an audit, by what the attack says itself."""
+    made = (m.get("details", {}).get("reference_models", 0) for m in metrics)
+    return max(made, default=0)
 
 
 def statement(data: CertificateData) -> bytes:

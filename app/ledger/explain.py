@@ -10,6 +10,11 @@ METRIC_NAMES = {
     "d_f": "deleted against kept pairs (D_f; 50 = alike, lower = deleted pairs look unrelated)",
     "mi_ratio": "membership exposure before / after (MI ratio; above 1 = less exposed)",
     "unseen_auc": "deleted pairs against never seen ones (AUC; 0.5 = cannot be told apart)",
+    "ulira_auc": "attack on each pair by reference models (U-LiRA, AUC; 0.5 = finds nothing)",
+    "ulira_tpr_at_1pct_fpr": "share of pairs that this attack finds, wrong about 1 in 100 others"
+    " (TPR at 1% FPR; guessing finds 0.01)",
+    "ulira_tpr_at_0.1pct_fpr": "share of pairs that this attack finds, wrong about 1 in 1,000 others"
+    " (TPR at 0.1% FPR; guessing finds 0.001)",
 }
 
 GUARANTEES = {
@@ -128,6 +133,10 @@ def describe(statement: Mapping[str, Any]) -> list[str]:
             "Jobs of earlier requests that name some of the same pairs also ran on these versions or on"
             f" versions they were made from: {', '.join(said['earlier_requests'])}."
         )
+    if asked := said.get("reference_models"):
+        sentences.append(
+            f"Asked for besides: an attack on each pair by {_count(asked, 'reference model')}."
+        )
     for version in said["versions"]:
         sentences += _describe_version(version)
     if retired := said.get("retired_versions"):
@@ -142,6 +151,8 @@ def _describe_version(version: Mapping[str, Any]) -> list[str]:
     )
     if not version.get("made_for_request", True):
         first += f" It had forgotten the pairs already, by method {version.get('method')}."
+    if made := version.get("reference_models"):
+        first += f" Each pair was attacked by {_count(made, 'reference model')}."
     return [first, *(_describe_metric(metric) for metric in version["metrics"])]
 
 

@@ -126,6 +126,7 @@ class RequestReceived(Record):
     objective: Word
     method: Word
     update: Word
+    reference_models: Count = 0
     deadline: AwareDatetime
     job_ids: list[ResourceId] = []
     token_id: ResourceId | None = None

@@ -4,6 +4,7 @@
 request without importing it.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.pointers import pointer_to
 from app.core.problems import MOST_POINTERS
 from app.registry.errors import ParametersInvalid, UnknownComponent
-from app.registry.pretrained import foreign, misplaced
+from app.registry.pretrained import misplaced
 from app.registry.rules import Fault, faults
 
 C = TypeVar("C")
@@ -108,14 +109,28 @@ class Catalogue(BaseModel):
                 pointers=[{"pointer": "#/task", "detail": f"not a task of {family}"}],
             )
 
-    def check_config(self, family: str, config: dict[str, Any], pointer: str = "#/config") -> None:
-        """Raise `ParametersInvalid` unless ``config`` is a configuration of ``family``."""
+    def check_config(
+        self,
+        family: str,
+        config: dict[str, Any],
+        pointer: str = "#/config",
+        installed: Sequence[str] = (),
+    ) -> None:
+        """Raise `ParametersInvalid` unless ``config`` is a configuration of ``family``.
+
+        Args:
+            family: an architecture.
+            config: what a caller gave.
+            pointer: where.
+            installed: folders of pretrained models that it may name, beside the words for encoders.
+        """
         schema = self._named("family", self.families, family).config_schema
         check(schema, config, pointer)
-        places = list(foreign(config, pointer)) or list(misplaced(schema, config, pointer))
+        places = list(misplaced(schema, config, pointer, installed))
         if places:
             raise ParametersInvalid(
-                "A configuration may name the encoders that are installed, and no folder or hub.",
+                "A configuration may name the pretrained models that are installed, and no path or "
+                "hub.",
                 pointers=places,
             )
 

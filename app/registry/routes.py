@@ -195,7 +195,7 @@ def _in_use(version: Version) -> str | None:
 def _train(
     session: SessionDep, once: OnceDep, model: Model, given: TrainingIn, request: Request
 ) -> Response:
-    spec = service.training_spec(model, given)
+    spec = service.training_spec(model, given, request.app.state.settings.pretrained)
     dataset = get_ready_dataset(session, given.dataset_id)
     service.check_dataset(model, dataset)
     service.check_left(session, dataset)

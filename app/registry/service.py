@@ -1,6 +1,7 @@
 """The rules of models and versions: numbers without gaps, weights that never change."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.core.tables import new_id
 from app.datasets.errors import NameTaken
 from app.datasets.tables import LEAST_TRAINING_PAIRS, SPLITS, Dataset
-from app.registry import queries
+from app.registry import pretrained, queries
 from app.registry.catalogue import catalogue
 from app.registry.errors import (
     ModelNotFound,
@@ -42,15 +43,24 @@ def create_model(session: Session, given: ModelIn) -> Model:
     return model
 
 
-def training_spec(model: Model, given: TrainingIn) -> dict[str, Any]:
-    """Return what a training job has to run; raises `ParametersInvalid`."""
-    check_recipe(model, given)
+def training_spec(model: Model, given: TrainingIn, pretrained_root: Path) -> dict[str, Any]:
+    """Return what a training job has to run, which may start from a folder in ``pretrained_root``.
+
+    Raises:
+        ParametersInvalid: config or recipe do not suit the model.
+    """
+    check_recipe(model, given, installed=pretrained.folders(pretrained_root))
     return {"config": given.config, "training": given.training, "seed": given.seed}
 
 
-def check_recipe(model: Model, recipe: TrainingIn | RecipeIn, pointer: str = "#") -> None:
+def check_recipe(
+    model: Model,
+    recipe: TrainingIn | RecipeIn,
+    pointer: str = "#",
+    installed: Sequence[str] = (),
+) -> None:
     """Raise `ParametersInvalid` unless config and recipe, at ``pointer``, suit the model."""
-    catalogue().check_config(model.family, recipe.config, f"{pointer}/config")
+    catalogue().check_config(model.family, recipe.config, f"{pointer}/config", installed)
     catalogue().check_training(model.task, recipe.training, f"{pointer}/training")
 
 

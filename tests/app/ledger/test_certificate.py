@@ -182,3 +182,25 @@ def test_key_metrics_of_a_version_made_for_others_are_those_that_cover_the_pairs
         for metrics in (first, later)
     ]
     assert found == [["test", "forget"], ["test", "forgotten"]]
+
+
+def test_the_attack_by_reference_models_is_repeated_where_some_were_asked_for() -> None:
+    metrics = [
+        _metric("d_f", "request:req_1"),
+        _metric("d_f", "retained"),
+        _metric("ulira_auc", "forget"),
+        _metric("ulira_tpr_at_1pct_fpr", "retained"),
+    ]
+    without = certificate.key_metrics(metrics, "req_1")
+    attacked = certificate.key_metrics(metrics, "req_1", attacked=True)
+    assert [one.name for one in without] == ["d_f"]
+    assert [(one.name, one.subset) for one in attacked[1:]] == [
+        ("ulira_auc", "forget"),
+        ("ulira_tpr_at_1pct_fpr", "retained"),
+    ]
+
+
+def test_made_reference_models_are_counted_by_what_the_attack_says() -> None:
+    made = {**_metric("ulira_auc", "forget"), "details": {"reference_models": 16}}
+    assert certificate.reference_models_of([_metric("d_f", "forget"), made]) == 16
+    assert certificate.reference_models_of([_metric("ulira_auc", "forget")]) == 0

@@ -34,3 +34,15 @@ def test_a_certificate_from_before_versions_could_be_retired_is_described_too(
     for version in older["versions"]:
         del version["method"], version["made_for_request"]
     assert "Retired" not in " ".join(describe({"predicate": older}))
+
+
+def test_reference_models_that_were_asked_for_and_made_are_said(
+    certificate_data: CertificateData,
+) -> None:
+    [version] = certificate_data.versions
+    made = version.model_copy(update={"reference_models": 16})
+    data = certificate_data.model_copy(update={"versions": [made], "reference_models": 8})
+    said = _said(data)
+    assert "Asked for besides: an attack on each pair by 8 reference models." in said
+    assert "Each pair was attacked by 16 reference models." in said
+    assert "reference model" not in _said(certificate_data)

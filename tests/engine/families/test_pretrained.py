@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from engine.data.pairs import PairDataset
-from engine.errors import EngineError, InvalidSpec
+from engine.errors import CheckpointError, EngineError, InvalidSpec
 from engine.families import (
     Albef,
     AlbefConfig,
@@ -134,3 +134,48 @@ def test_a_pretrained_folder_without_tokenizer_is_refused(
     config = Albef.tiny().model_copy(update={"pretrained_text": str(bert)})
     with pytest.raises(EngineError, match=r"tokenizer\.json cannot be read"):
         Albef.build(config, image_data, 0)
+
+
+def test_below_a_root_a_name_is_that_of_a_folder_in_it(bert: Path) -> None:
+    with pretrained.below(bert.parent):
+        assert pretrained.resolve("bert") == bert
+    assert pretrained.resolve(str(bert)) == bert
+
+
+@pytest.mark.parametrize(
+    "name", ["{root}/bert", "../root/bert", "org/bert", ".", "", "none", "out"]
+)
+def test_below_a_root_no_name_leads_anywhere_else(bert: Path, name: str) -> None:
+    root = bert.parent / "root"
+    root.mkdir()
+    bert.rename(root / "bert")
+    outside = bert.parent / "outside"
+    outside.mkdir()
+    (root / "out").symlink_to(outside)
+    with (
+        pretrained.below(root),
+        pytest.raises(InvalidSpec, match=r"no pretrained model .* among those of this machine"),
+    ):
+        pretrained.resolve(name.format(root=root))
+
+
+def test_a_start_is_recorded_by_its_digest_and_held_to_it(bert: Path) -> None:
+    config = Albef.tiny().model_copy(update={"pretrained_text": str(bert)})
+    recorded = pretrained.started_from(config)
+    assert [one["field"] for one in recorded] == ["pretrained_text"]
+    assert recorded[0]["sha256"] == pretrained.digest(bert)
+    assert pretrained.started_from(Albef.tiny()) == []
+    pretrained.verify_start(config, recorded)
+    pretrained.verify_start(config, [])
+    changed(bert, hidden_act="relu")
+    with pytest.raises(CheckpointError, match=r"pretrained_text with SHA-256 .* install that"):
+        pretrained.verify_start(config, recorded)
+    with pytest.raises(CheckpointError, match="cannot be repeated"):
+        gone = config.model_copy(update={"pretrained_text": "/nowhere/at all"})
+        pretrained.verify_start(gone, recorded)
+
+
+@pytest.mark.parametrize("recorded", [7, ["x"], [{"field": "pretrained"}], None])
+def test_a_record_of_starts_that_is_none_is_refused(recorded: object) -> None:
+    with pytest.raises(CheckpointError, match="must list field and sha256"):
+        pretrained.verify_start(Albef.tiny(), recorded)
