@@ -2,7 +2,8 @@
 
 Each line on standard output is ``{"progress": {...}}``, and the last one ``{"result": {...}}``. An
 error ends the run with exit status 1 and ``{"error": {"code": ..., "message": ...}}`` as the last
-line; SIGTERM and SIGINT cancel it.
+line; SIGTERM and SIGINT cancel it. Of several processes (docs/gpus.md) the main one tells; the
+others say on standard error why they failed.
 """
 
 import argparse
@@ -11,11 +12,12 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import ValidationError
 
 from engine.errors import Cancelled, EngineError, InvalidSpec
+from engine.processes import is_main, joined
 from engine.run import run
 from engine.spec import Progress, RunSpec
 
@@ -48,20 +50,24 @@ def main(arguments: list[str] | None = None) -> int:
         "--save-every", type=float, default=30.0, help="least seconds between saves"
     )
     given = parser.parse_args(arguments)
+    stream = sys.stdout
     try:
         spec = _read(given.spec)
-        result = run(
-            spec,
-            given.out,
-            state=given.state,
-            on_progress=_progress,
-            control=Signals(),
-            save_every=given.save_every,
-        )
+        with joined(spec.device):
+            stream = sys.stdout if is_main() else sys.stderr
+            result = run(
+                spec,
+                given.out,
+                state=given.state,
+                on_progress=_progress,
+                control=Signals(),
+                save_every=given.save_every,
+            )
     except EngineError as error:
-        _tell({"error": {"code": error.code, "message": str(error)}})
+        _tell({"error": {"code": error.code, "message": str(error)}}, stream)
         return 1
-    _tell({"result": result.model_dump(mode="json")})
+    if stream is sys.stdout:
+        _tell({"result": result.model_dump(mode="json")})
     return 0
 
 
@@ -78,9 +84,10 @@ def _progress(event: Progress) -> None:
     _tell({"progress": event.model_dump(mode="json")})
 
 
-def _tell(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+def _tell(line: dict[str, Any], stream: TextIO | None = None) -> None:
+    stream = stream or sys.stdout
+    stream.write(json.dumps(line) + "\n")
+    stream.flush()
 
 
 if __name__ == "__main__":

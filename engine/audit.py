@@ -23,6 +23,7 @@ from engine.metrics.base import (
     Vectors,
 )
 from engine.monitor import Monitor
+from engine.shares import dividing
 from engine.spec import Cost, Metric
 from engine.tasks.base import Task, require_finite
 from engine.unlearning import draw
@@ -110,7 +111,7 @@ class Auditor:
         probed = torch.cat([self.division.deleted, self.probed])
         if not self.division.subsets():
             rows, probed = rows[:0], probed[:0]
-        with torch.no_grad(), inputs.freeze(model):
+        with torch.no_grad(), dividing(), inputs.freeze(model):
             observed = self._observe(model, inputs, rows, moment)
             embedded = self._embed(model, inputs, probed)
             utility = self._utility(model, inputs, moment)

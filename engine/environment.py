@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from engine.processes import count
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -26,6 +28,7 @@ def environment(device: str, threads: int) -> dict[str, str]:
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     found["device"] = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     found["threads"] = str(threads)
+    found["processes"] = str(count())
     return found
 
 

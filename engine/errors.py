@@ -53,6 +53,12 @@ class StorageFull(CheckpointError):
     code = "storage_full"
 
 
+class ProcessLost(EngineError):
+    """Another process of the run ended before this one: nothing is saved."""
+
+    code = "process_lost"
+
+
 class Cancelled(EngineError):
     """The caller asked the run to stop."""
 

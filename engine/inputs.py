@@ -11,6 +11,7 @@ from engine.data.pairs import ItemStore, PairDataset
 from engine.errors import InvalidSpec
 from engine.families.base import Encoding, PairModel
 from engine.frozen import FrozenEncodings
+from engine.shares import encoded
 from engine.spec import Split
 
 GALLERY = 256
@@ -133,16 +134,14 @@ class Inputs:
         if model in self._frozen:
             return self._frozen[model][0].take(item_rows, model.device)
         distinct, places = item_rows.unique(return_inverse=True)
-        made = model.encode_items(model.take(self._prepared_items, distinct))
-        return made.take(places)
+        return self._made_items(model, distinct).take(places)
 
     def encode_texts(self, model: PairModel, text_rows: Tensor) -> Encoding:
         """Encode texts by text row ``(B,)``; a text that stands there twice is encoded once."""
         if model in self._frozen:
             return self._frozen[model][1].take(text_rows, model.device)
         distinct, places = text_rows.unique(return_inverse=True)
-        made = model.encode_texts(model.take(self._prepared_texts, distinct))
-        return made.take(places)
+        return self._made_texts(model, distinct).take(places)
 
     @contextmanager
     def freeze(self, model: PairModel) -> Iterator[None]:
@@ -165,11 +164,19 @@ class Inputs:
 
     def _still_items(self, model: PairModel, rows: Tensor) -> Encoding:
         with still(model):
-            return model.encode_items(model.take(self._prepared_items, rows))
+            return self._made_items(model, rows)
 
     def _still_texts(self, model: PairModel, rows: Tensor) -> Encoding:
         with still(model):
-            return model.encode_texts(model.take(self._prepared_texts, rows))
+            return self._made_texts(model, rows)
+
+    def _made_items(self, model: PairModel, rows: Tensor) -> Encoding:
+        prepared = self._prepared_items
+        return encoded(model, rows, lambda part: model.encode_items(model.take(prepared, part)))
+
+    def _made_texts(self, model: PairModel, rows: Tensor) -> Encoding:
+        prepared = self._prepared_texts
+        return encoded(model, rows, lambda part: model.encode_texts(model.take(prepared, part)))
 
 
 @contextmanager

@@ -31,7 +31,9 @@ from engine.families.base import PairModel
 from engine.inputs import Inputs
 from engine.methods.base import Method
 from engine.metrics.base import Floats, ReferenceScores
+from engine.processes import agree, is_main
 from engine.reference_state import Both, monitor_of, read_scores, write_scores
+from engine.shares import dividing
 from engine.tasks.base import TrainingRecipe
 from engine.training import TaskObjective, epoch_seed, fit, recipe_schedule
 from engine.unlearning import Unlearning, draw
@@ -200,10 +202,12 @@ class _Reference:
             return self._scores(recipe)
         file, fingerprint = self.state.with_suffix(".json"), self.monitor.fingerprint
         found = read_scores(file, fingerprint)
+        agree(0 if found is None else len(found[0]), "scores", file)
         if found is None:
             found = self._scores(recipe)
-            write_scores(file, fingerprint, found)
-            shutil.rmtree(self.state, ignore_errors=True)
+            if is_main():
+                write_scores(file, fingerprint, found)
+                shutil.rmtree(self.state, ignore_errors=True)
         return found
 
     def _scores(self, recipe: TrainingRecipe) -> Both:
@@ -271,7 +275,7 @@ def _scores(context: Unlearning, model: PairModel, inputs: Inputs, rows: Tensor)
     """Return the pair scores ``(n,)`` of ``rows`` ``(n,)``."""
     model.eval()
     parts = []
-    with torch.no_grad(), inputs.freeze(model):
+    with torch.no_grad(), dividing(), inputs.freeze(model):
         for part in rows.split(CHUNK):
             context.monitor.check()
             parts.append(context.task.scores(model, inputs, part).double().cpu())

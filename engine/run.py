@@ -25,6 +25,7 @@ from engine.families import PairModel, families, pretrained
 from engine.inputs import Inputs
 from engine.methods import Method, MethodParams, methods
 from engine.monitor import Control, Monitor
+from engine.processes import Together, count, is_main
 from engine.references import Procedure, with_references
 from engine.spec import Cost, Metric, Progress, RunResult, RunSpec
 from engine.tasks import Task, TrainingRecipe, tasks
@@ -50,7 +51,9 @@ def run(
 ) -> RunResult:
     """Do what ``spec`` says and write ``out/checkpoint`` and ``out/result.json``, or nothing.
 
-    The same specification, data, seed and hardware give the same weights to the bit on a CPU.
+    The same specification, data, seed and hardware give the same weights to the bit on a CPU, with
+    the same number of processes (`engine.processes`). Of several the main one alone writes; the
+    results of the others name no checkpoint.
 
     Args:
         spec: what to do.
@@ -71,7 +74,12 @@ def run(
         Cancelled: the caller stopped the run.
     """
     started = time.monotonic()
-    _clear(out, state)
+    if is_main():
+        _clear(out, state)
+    else:
+        on_progress = None
+    if count() > 1:
+        control = Together(control)
     monitor = Monitor(on_progress, control, state, save_every=save_every)
     with deterministic(spec.threads), pretrained.below(spec.pretrained_root):
         return _Run(spec, out, monitor, started).execute()
@@ -111,9 +119,11 @@ class _Run:
         digest = None
         if made.card is not None:
             self._phase("save")
+        if made.card is not None and is_main():
             digest = save_checkpoint(made.model, self.out / CHECKPOINT, made.card)
         result = self._result(made, digest)
-        _write(self.out / RESULT, result.model_dump_json(indent=2))
+        if is_main():
+            _write(self.out / RESULT, result.model_dump_json(indent=2))
         return result
 
     def _task(self) -> Task:
@@ -337,7 +347,7 @@ class _Run:
         pairs = hashlib.sha256()
         for pair in self.dataset.pairs:
             pairs.update(repr(pair).encode())
-        text = json.dumps([described, parent, pairs.hexdigest()], sort_keys=True)
+        text = json.dumps([described, count(), parent, pairs.hexdigest()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from engine.errors import NonFiniteLoss
 from engine.monitor import Monitor
+from engine.processes import agree, average_gradients, from_main, is_main
+from engine.shares import dividing
 from engine.training_state import BestWeights, StateFile, TrainingState
 
 if TYPE_CHECKING:
@@ -176,10 +178,12 @@ class _Loop(Generic[BatchT]):
     def run(self) -> FitReport:
         if self.file is not None:
             self.file.restore(self.model, self.optimizer, self.best, self.state)
-        while not self._finished():
-            self._epoch(self.state.epoch)
-            self._validate_when_due()
-            self._save_when_due()
+            agree(self.state.epoch, "saved epochs", self.file.path)
+        with dividing(self.model):
+            while not self._finished():
+                self._epoch(self.state.epoch)
+                self._validate_when_due()
+                self._save_when_due()
         self.best.restore(self.model)
         self.model.eval()
         return self._report()
@@ -216,6 +220,7 @@ class _Loop(Generic[BatchT]):
             raise NonFiniteLoss(self._explain(terms))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
         if not torch.isfinite(norm):
             raise NonFiniteLoss(f"{self._where()}: the gradient is not finite; {_ADVICE}")
@@ -243,6 +248,8 @@ class _Loop(Generic[BatchT]):
             raise NonFiniteLoss(broken)
         with torch.no_grad():
             score = self.objective.validate()
+        if score is not None:
+            score = from_main(score)
         if score is None or score > self.state.best_score or self.state.best_epoch < 0:
             if broken is not None:
                 raise NonFiniteLoss(broken)
@@ -264,7 +271,7 @@ class _Loop(Generic[BatchT]):
         return None
 
     def _save_when_due(self) -> None:
-        if self.file is None:
+        if self.file is None or not is_main():
             return
         # What comes after the loop (the audit) may be interrupted too, so its end is always saved.
         if self._finished() or time.monotonic() - self.saved_at >= self.monitor.save_every:

@@ -35,6 +35,7 @@ from engine.errors import NotApplicable
 from engine.families.base import Encoding, PairModel, families
 from engine.inputs import Inputs
 from engine.methods.base import REPEATED, Method, MethodParams, methods
+from engine.shares import fused
 from engine.spec import Update
 from engine.tasks.base import Task, TrainingRecipe
 from engine.training import epoch_seed, recipe_schedule
@@ -180,10 +181,10 @@ class Transfer:
         """Return the task's terms and the two of the transfer on pairs of D_r ``(B,)``."""
         with torch.no_grad():
             known = self.masked.encode(self.first, rows)
-            target = self.first.fuse(*known).readout
+            target = fused(self.first, *known).readout
         mine = self.inputs.encode(self.student, rows)
         features = F.mse_loss(mine[0].pooled, known[0].pooled)
-        readouts = F.mse_loss(self.student.fuse(*mine).readout, target)
+        readouts = F.mse_loss(fused(self.student, *mine).readout, target)
         return {
             **self.run.task.loss(self.student, self.inputs, rows),
             "features": self.weight * features,

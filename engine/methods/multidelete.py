@@ -28,6 +28,7 @@ from engine.methods.multidelete_params import MultiDeleteParams, task_defaults
 from engine.methods.selection import ForgettingSelection
 from engine.methods.targets import Rows, anchored_pairs, targets, unrelated_pairs
 from engine.methods.teacher import Teacher
+from engine.shares import fused
 from engine.training import Schedule
 from engine.unlearning import Truths, Unlearning, draw
 
@@ -146,7 +147,7 @@ class MultiDelete:
             first = pairs[deleted : deleted + retained]
             items_at = torch.cat([pairs, first])
             texts_at = torch.cat([pairs, first[batch.partners]])
-        readouts = self.student.fuse(item.take(items_at), text.take(texts_at)).readout
+        readouts = fused(self.student, item.take(items_at), text.take(texts_at)).readout
         wanted, spread = self.readouts.at(batch.places)
         decoupling = decoupling_loss(readouts[:deleted], wanted) + spread
         known = self.teacher.readouts(torch.cat([batch.retain, batch.forgotten]))

@@ -8,6 +8,7 @@ from torch import Tensor
 from engine.buffers import allocate
 from engine.families.base import PairModel
 from engine.inputs import Inputs
+from engine.shares import fused
 
 CHUNK = 256
 """Pairs in one pass of the teacher, which bounds its memory."""
@@ -46,7 +47,7 @@ class Teacher:
     def combined(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
         """Return R(f(I_p, T_q)) ``(B, r)``: items of pairs ``items_of``, texts of ``texts_of``."""
         parts = [
-            self.model.fuse(*self.inputs.encode_across(self.model, p, q)).readout
+            fused(self.model, *self.inputs.encode_across(self.model, p, q)).readout
             for p, q in self._chunks(items_of, texts_of)
         ]
         return torch.cat(parts)

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from engine.families.base import PairModel
 from engine.inputs import Inputs, still
+from engine.shares import fused
 from engine.spec import Metric
 from engine.tasks.accuracy import classification_metrics
 from engine.tasks.base import Task, require_finite
@@ -29,7 +30,7 @@ class Classification(Task):
 
     def loss(self, model: PairModel, inputs: Inputs, rows: Tensor) -> dict[str, Tensor]:
         """Return ``class``: the cross-entropy of the labels of ``rows`` ``(B,)``, in nats."""
-        logits = model.fuse(*inputs.encode(model, rows)).logits
+        logits = fused(model, *inputs.encode(model, rows)).logits
         labels = inputs.labels[rows].to(logits.device)
         return {"class": functional.cross_entropy(logits, labels)}
 
@@ -38,7 +39,7 @@ class Classification(Task):
         made = []
         with still(model):
             for part in rows.split(BATCH):
-                logits = model.fuse(*inputs.encode(model, part)).logits
+                logits = fused(model, *inputs.encode(model, part)).logits
                 made.append(logits.float().softmax(-1).cpu())
         return torch.cat(made)
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from engine.errors import InvalidSpec
 from engine.families.base import Encoding, PairModel
 from engine.inputs import Inputs, still
+from engine.shares import fused
 from engine.spec import Metric
 from engine.tasks.base import (
     BatchSize,
@@ -127,7 +128,7 @@ class Retrieval(Task):
         item_of, has_item = hard_negatives(similarity.T, related.T)
         left = torch.cat([rows, rows[has_text], item_of])
         right = torch.cat([rows, text_of, rows[has_item]])
-        logits = model.fuse(items.take(left), texts.take(right)).logits
+        logits = fused(model, items.take(left), texts.take(right)).logits
         match = torch.zeros(len(left), dtype=torch.int64, device=logits.device)
         match[: len(rows)] = 1
         return functional.cross_entropy(logits, match)
@@ -247,7 +248,7 @@ def _related(inputs: Inputs, rows: Tensor, others: Tensor | None = None) -> Tens
 def _pair_scores(model: PairModel, inputs: Inputs, rows: Tensor) -> Tensor:
     items, texts = inputs.encode(model, rows)
     if model.matching:
-        return model.fuse(items, texts).logits.float().softmax(-1)[:, 1].cpu()
+        return fused(model, items, texts).logits.float().softmax(-1)[:, 1].cpu()
     item_vectors, text_vectors = model.project(items, texts)
     return (item_vectors * text_vectors).sum(-1).float().cpu()
 
@@ -294,7 +295,7 @@ def _rerank(
     for left, right in zip(items.split(BATCH), texts.split(BATCH), strict=True):
         item = inputs.encode_items(model, gallery[0][left])
         text = inputs.encode_texts(model, gallery[1][right])
-        logits = model.fuse(item, text).logits.float()
+        logits = fused(model, item, text).logits.float()
         lifted.append((logits[:, 1] - logits[:, 0]).sigmoid().cpu())
     matches = torch.cat(lifted)
     require_finite(matches, "probabilities of a match")

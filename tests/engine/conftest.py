@@ -30,7 +30,7 @@ def image_data(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
 
 
 @pytest.fixture(scope="session")
-def graph_data(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
+def graph_files(tmp_path_factory: pytest.TempPathFactory) -> DataSpec:
     """40 subgraphs of 2 to 6 nodes; the label says whether the text's verb has an even number."""
     root = tmp_path_factory.mktemp("graphs")
     (root / "graph").mkdir()
@@ -40,7 +40,12 @@ def graph_data(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
     np.savez(root / "graph" / "subgraphs.npz", **_subgraphs(40))
     rows = [json.dumps(_graph_row(number)) for number in range(40)]
     (root / "manifest.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return load_dataset(DataSpec(manifest=root / "manifest.jsonl", root=root))
+    return DataSpec(manifest=root / "manifest.jsonl", root=root)
+
+
+@pytest.fixture(scope="session")
+def graph_data(graph_files: DataSpec) -> PairDataset:
+    return load_dataset(graph_files)
 
 
 def _subgraphs(count: int) -> dict[str, np.ndarray]:

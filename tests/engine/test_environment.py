@@ -11,6 +11,7 @@ def test_versions_and_hardware_are_told_but_no_names() -> None:
     assert found["numpy"] == np.__version__
     assert found["python"] == platform.python_version()
     assert (found["device"], found["threads"]) == ("cpu", "3")
+    assert found["processes"] == "1"
     assert socket.gethostname() not in found.values()
 
 
