@@ -287,7 +287,7 @@ def test_serve_stops_within_seconds_while_a_trainer_works(
     served = serve(**settings_for_digits)
     with served.caller() as client:
         world = new_world(client, digits)
-        job_id = world.train(epochs=100_000)
+        job_id = world.train(epochs=10_000)
         _wait_for(lambda: moment(world, job_id), "the moment to stop at")
     everything = served.terminal.family()
     began = time.monotonic()

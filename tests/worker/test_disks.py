@@ -128,7 +128,7 @@ def test_a_limit_on_the_size_of_files_ends_the_job_with_the_reason(
 ) -> None:
     settings.work_dir = tmp_path / "work"
     settings.work_dir.mkdir()
-    job_id = world.train(epochs=100_000)
+    job_id = world.train(epochs=10_000)
     thread = threading.Thread(target=run_job, args=(context, job_id))
     thread.start()
     try:

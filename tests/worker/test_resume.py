@@ -73,7 +73,7 @@ def _attempt_until(context: Context, job_id: str, moment: Callable[[], bool]) ->
 def test_the_attempt_after_a_kill_goes_on_past_the_saved_step(
     world: World, context: Context
 ) -> None:
-    job_id = world.train(epochs=100_000, **ONE_STEP)
+    job_id = world.train(epochs=10_000, **ONE_STEP)
 
     def past_what_a_start_from_nothing_reports_first() -> bool:
         reported = _reported(world, job_id, 1)

@@ -115,7 +115,7 @@ def test_a_head_says_match_or_not_where_labels_do_not_tell_more(image_data: Pair
     [
         ("image_size", (20, 32), "no multiple"),
         ("heads", 3, "hidden_size 32 is no multiple of heads 3"),
-        ("image_std", (0.2, 0.0, 0.2), "greater than 0"),
+        ("image_std", (0.2, 0.0, 0.2), "greater than or equal to 0.001"),
         ("text_layers", 3, "multiple of 2"),
         ("patch_size", (0, 8), "greater than or equal to 1"),
     ],
