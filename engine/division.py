@@ -112,7 +112,7 @@ def _check(spec: RunSpec, *, named: bool, now: set[int], kept: int) -> None:
         raise InvalidSpec(f"there is nothing to forget: {already}; name pairs under `forget`")
     if kept < 2:
         raise InvalidSpec(
-            f"at least 2 training pairs must remain, and {kept} would; retire the model instead"
+            f"at least 2 training pairs must remain, and {kept} would; retire its versions instead"
         )
 
 

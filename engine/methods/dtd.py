@@ -25,7 +25,7 @@ from torch import Tensor
 
 from engine.families.base import PairModel
 from engine.methods.base import REPEATED, Method, MethodParams, applies_everywhere, methods
-from engine.methods.finite import require_finite
+from engine.methods.finite import require_answers
 from engine.tasks.base import TrainingRecipe
 from engine.training import Schedule, epoch_seed
 from engine.unlearning import Unlearning
@@ -132,7 +132,7 @@ def _run(run: Unlearning) -> PairModel:
         run.fit(student, descent, descent.schedule(run.recipe or run.task.recipe()))
         add_noise(student, scale, epoch_seed(run.seed, "noise", 0))
         cause = f"noise of standard deviation {scale:g}"
-        require_finite(run, student, cause, "take more steps, which makes it smaller")
+        require_answers(run, student, cause, "take more steps, which makes it smaller")
     return student
 
 

@@ -10,7 +10,7 @@ LOOKED_AT = 64
 """Retained pairs on which the model must give finite numbers."""
 
 
-def require_finite(run: Unlearning, model: PairModel, cause: str, advice: str) -> None:
+def require_answers(run: Unlearning, model: PairModel, cause: str, advice: str) -> None:
     """Raise `NonFiniteLoss` when scores or outputs of a model are not finite.
 
     Args:

@@ -34,7 +34,7 @@ from engine.families.base import PairModel
 from engine.methods.ascent import require_contrast
 from engine.methods.base import REPEATED, Method, MethodParams, applies_everywhere, methods
 from engine.methods.dependence import select
-from engine.methods.finite import require_finite
+from engine.methods.finite import require_answers
 from engine.tasks.base import cut
 from engine.training import FitReport, epoch_seed
 from engine.unlearning import Unlearning, draw
@@ -257,7 +257,7 @@ def _run(run: Unlearning) -> PairModel:
             stack.enter_context(run.inputs.freeze(student))
         scrubber = Scrubber(run, student, params)
         scrubber.scrub()
-        require_finite(run, student, "a Newton step", "raise the damping or lower the noise")
+        require_answers(run, student, "a Newton step", "raise the damping or lower the noise")
     return student
 
 
