@@ -46,6 +46,7 @@ class Inputs:
     """The N pairs of a data set, prepared for a model and every copy of it.
 
     Distinct references are prepared once, and so are distinct texts: pairs point to them by row.
+    Images are opened when they are first encoded.
 
     Attributes:
         pairs: in manifest order; the row of a pair is its place here.
@@ -63,7 +64,7 @@ class Inputs:
         dataset: whose pairs and items.
 
     Raises:
-        DataError: an image or graph is missing or broken; the message names its reference.
+        DataError: a graph is broken; the message names it. Encoding says so of images.
         InvalidSpec: the family cannot read this data set.
     """
 

@@ -43,7 +43,7 @@ from engine.families.base import (
     Part,
     families,
 )
-from engine.families.images import ImageTable, image_table, normalise
+from engine.families.images import ImageTable, normalise
 from engine.tokenizers import TextTokenizer, TokenBatch, TokenTable
 
 
@@ -167,8 +167,8 @@ class Albef(PairModel):
         return self.config.images or 1
 
     def prepare_items(self, items: Sequence[Any]) -> ImageTable:
-        """Resize images to ``image_size``, as bytes; see `ImageTable`."""
-        return image_table(items, self.config.image_size)
+        """Return images of ``image_size``; see `ImageTable`."""
+        return ImageTable(items, self.config.image_size)
 
     def prepare_texts(self, texts: Sequence[str]) -> TokenTable:
         """Tokenise texts, at most ``max_text_tokens`` each."""
@@ -178,7 +178,7 @@ class Albef(PairModel):
         """Return pixels ``(B, 3, H, W)``, normalised, or a `TokenBatch`."""
         if isinstance(prepared, TokenTable):
             return prepared.take(rows, self.device)
-        pixels = prepared.pixels[rows].to(self.device)
+        pixels = prepared.take(rows).to(self.device)
         return normalise(pixels, self.config.image_mean, self.config.image_std)
 
     def encode_items(self, inputs: Any) -> Encoding:

@@ -153,7 +153,7 @@ class PairModel(nn.Module, ABC):
 
     @abstractmethod
     def prepare_items(self, items: Sequence[Any]) -> Any:
-        """Turn loaded images or graphs into an indexable batch of inputs (see `take`)."""
+        """Return what `take` reads inputs from; ``items`` opens images or graphs one at a time."""
 
     @abstractmethod
     def prepare_texts(self, texts: Sequence[str]) -> Any:

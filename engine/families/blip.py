@@ -52,7 +52,7 @@ from engine.families.blip_sizes import (
     set_dropout,
     towers,
 )
-from engine.families.images import CLIP_MEAN, CLIP_STD, ImageTable, image_table, normalise
+from engine.families.images import CLIP_MEAN, CLIP_STD, ImageTable, normalise
 from engine.tokenizers import SpecialTokens, TextTokenizer, TokenBatch, TokenTable
 
 SPECIAL = SpecialTokens("[PAD]", "[CLS]", "[SEP]", mask="[MASK]", others=("[ENC]",))
@@ -161,8 +161,8 @@ class Blip(PairModel):
         return self.config.images or 1
 
     def prepare_items(self, items: Sequence[Any]) -> ImageTable:
-        """Resize images to a square of ``image_size``, as bytes; see `ImageTable`."""
-        return image_table(items, (self.config.image_size, self.config.image_size))
+        """Return images as squares of ``image_size``; see `ImageTable`."""
+        return ImageTable(items, (self.config.image_size, self.config.image_size))
 
     def prepare_texts(self, texts: Sequence[str]) -> TokenTable:
         """Tokenise texts, at most ``max_text_tokens`` each."""
@@ -172,7 +172,7 @@ class Blip(PairModel):
         """Return pixels ``(B, 3, H, W)``, normalised, or a `TokenBatch`."""
         if isinstance(prepared, TokenTable):
             return prepared.take(rows, self.device)
-        return normalise(prepared.pixels[rows].to(self.device), CLIP_MEAN, CLIP_STD)
+        return normalise(prepared.take(rows).to(self.device), CLIP_MEAN, CLIP_STD)
 
     def encode_items(self, inputs: Any) -> Encoding:
         """ViT: pixels ``(B, 3, H, W)`` to patches + 1 tokens; pooled is the [CLS] token."""

@@ -38,7 +38,7 @@ from engine.data.pairs import PairDataset
 from engine.errors import InvalidSpec
 from engine.families import layout, pretrained, starting, weights
 from engine.families.base import Encoding, FamilyConfig, Fused, PairModel, Part, families
-from engine.families.images import CLIP_MEAN, CLIP_STD, ImageTable, image_table, normalise
+from engine.families.images import CLIP_MEAN, CLIP_STD, ImageTable, normalise
 from engine.families.towers import TowersConfig, text_sizes, towers_fields, vision_sizes
 from engine.tokenizers import SpecialTokens, TextTokenizer, TokenBatch, TokenTable
 
@@ -127,7 +127,7 @@ class Clip(PairModel):
 
     def prepare_items(self, items: Sequence[Any]) -> ImageTable:
         """Cut the largest square out of the middle, ``image_size`` large; see `ImageTable`."""
-        return image_table(items, (self.config.image_size, self.config.image_size), crop=True)
+        return ImageTable(items, (self.config.image_size, self.config.image_size), crop=True)
 
     def prepare_texts(self, texts: Sequence[str]) -> TokenTable:
         """Tokenise texts, at most ``max_text_tokens`` each."""
@@ -137,7 +137,7 @@ class Clip(PairModel):
         """Return pixels ``(B, 3, H, W)``, normalised, or a `TokenBatch`."""
         if isinstance(prepared, TokenTable):
             return prepared.take(rows, self.device)
-        return normalise(prepared.pixels[rows].to(self.device), CLIP_MEAN, CLIP_STD)
+        return normalise(prepared.take(rows).to(self.device), CLIP_MEAN, CLIP_STD)
 
     def encode_items(self, inputs: Any) -> Encoding:
         """ViT: pixels ``(B, 3, H, W)`` to patches + 1 tokens; pooled is the [CLS] token."""

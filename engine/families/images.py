@@ -1,7 +1,6 @@
-"""Images as bytes of one size, made once for a data set."""
+"""Images as bytes of one size, each made once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,41 +12,53 @@ from engine.buffers import allocate
 from engine.errors import DataError
 
 
-@dataclass(frozen=True)
-class ImageTable:
-    """``pixels``: ``(N, 3, H, W)`` uint8."""
-
-    pixels: Tensor
-
-
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of each channel, as CLIP was trained with (Radford et al. 2021), and BLIP after it."""
 
 
-def image_table(images: Sequence[Any], size: tuple[int, int], *, crop: bool = False) -> ImageTable:
-    """Resize RGB images to ``size`` (height, width), one after the other.
+class ImageTable:
+    """N images as bytes, each opened and resized when it is first taken.
+
+    A run that deletes few pairs of a large data set reads a small part of its images.
 
     Args:
-        images: loaded images.
+        images: opened one at a time, by place.
         size: height and width in pixels.
         crop: keep the proportions and cut the middle out, instead of stretching.
-
-    Raises:
-        DataError: an item is no image.
     """
-    height, width = size
-    pixels = allocate((len(images), 3, height, width), torch.uint8)
-    for row, image in enumerate(images):
+
+    def __init__(
+        self, images: Sequence[Any], size: tuple[int, int], *, crop: bool = False
+    ) -> None:
+        self._images, self._size, self._crop = images, size, crop
+        self._pixels = allocate((len(images), 3, *size), torch.uint8)
+        self._known = torch.zeros(len(images), dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return the pixels ``(B, 3, H, W)`` of images ``rows`` ``(B,)``.
+
+        Raises:
+            DataError: an image is missing or broken, or is none.
+        """
+        for row in rows[~self._known[rows]].unique().tolist():
+            self._pixels[row] = self._resized(self._images[row])
+            self._known[row] = True
+        return self._pixels[rows]
+
+    def _resized(self, image: Any) -> Tensor:
         if not isinstance(image, Image.Image):
             raise DataError(f"an image was expected, and the data set gave {type(image).__name__}")
+        height, width = self._size
         sized = image.convert("RGB")
-        if crop:
+        if self._crop:
             sized = _middle(sized, width, height)
         elif sized.size != (width, height):
             sized = sized.resize((width, height), Image.Resampling.BICUBIC)
-        pixels[row] = torch.from_numpy(np.array(sized)).permute(2, 0, 1)
-    return ImageTable(pixels)
+        return torch.from_numpy(np.array(sized)).permute(2, 0, 1)
 
 
 def _middle(image: Image.Image, width: int, height: int) -> Image.Image:

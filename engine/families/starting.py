@@ -39,7 +39,7 @@ def classes_for(wanted: int | None, dataset: PairDataset) -> int:
     """
     needed = max(dataset.classes or 0, 2)
     if wanted not in (None, needed):
-        found = f"has {dataset.classes}" if dataset.classes else "has no labels"
+        found = f"has {dataset.classes} classes" if dataset.classes else "has no labels"
         raise InvalidSpec(
             f"config.classes is {wanted}, and the data set {found}: leave it out, or say {needed}"
         )

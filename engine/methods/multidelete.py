@@ -34,6 +34,8 @@ from engine.unlearning import Truths, Unlearning, draw
 
 VALIDATIONS = 10
 """Validations in a run, spread evenly, so that selection costs little beside the steps."""
+RETAINED = 2048
+"""Most pairs of D_r that a run draws from: what the teacher must do does not grow with |D|."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,20 @@ class MultiDelete:
         self.selection = ForgettingSelection(
             run, params.utility_drop, self.weights.target, generator
         )
+        self.retain = self._retained(generator)
+        self.teacher.readouts(self.retain)  # at once: full batches cost less than what steps lack
+
+    def _retained(self, generator: torch.Generator) -> Tensor:
+        """Draw the pairs of D_r to keep known ``(P,)``: all, or as many as the run can use."""
+        retain = self.run.retain
+        drawn = self.schedule().epochs * sum(self._retained_in_steps(len(self.run.forget)))
+        return draw(retain, min(len(retain), drawn, RETAINED), generator)
+
+    def _retained_in_steps(self, deleted: int) -> list[int]:
+        """Return how many pairs of D_r go into each step of an epoch over ``deleted`` pairs."""
+        size, least = self.params.batch_size, self.params.least_retained
+        steps = [min(size, deleted - start) for start in range(0, deleted, size)]
+        return [max(round(self.weights.retain_ratio * part), least) for part in steps]
 
     def _rows(self, generator: torch.Generator) -> Rows:
         """Choose K pairs for each deleted pair to end at."""
@@ -100,10 +116,8 @@ class MultiDelete:
         run, params = self.run, self.params
         order = torch.randperm(len(run.forget), generator=generator)
         parts = order.split(params.batch_size)
-        sizes = [
-            max(round(self.weights.retain_ratio * len(p)), params.least_retained) for p in parts
-        ]
-        retain = draw(run.retain, sum(sizes), generator).split(sizes)
+        sizes = self._retained_in_steps(len(order))
+        retain = draw(self.retain, sum(sizes), generator).split(sizes)
         forgotten = draw(run.forgotten, min(sum(sizes), len(run.forgotten)), generator)
         kept = forgotten.tensor_split(len(parts))
         return [

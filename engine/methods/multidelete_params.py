@@ -109,7 +109,7 @@ RANKING = TaskDefaults(
     learning_rate=3e-4,
     retain_ratio=1.0,
     epochs=12,
-    least_steps=400,
+    least_steps=240,
     target=20.0,
 )
 

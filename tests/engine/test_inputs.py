@@ -54,10 +54,17 @@ def repeated(data: PairDataset) -> PairDataset:
     return replace(data, pairs=pairs, items=CountingStore(data.items))
 
 
-def test_every_distinct_image_is_opened_once(model: PairModel, image_data: PairDataset) -> None:
+def test_an_image_is_opened_when_it_is_first_needed_and_once(
+    model: PairModel, image_data: PairDataset
+) -> None:
     data = repeated(image_data)
     inputs = Inputs(model, data)
     assert isinstance(data.items, CountingStore)
+    with still(model):
+        inputs.encode(model, torch.tensor([0, 2]))
+        assert data.items.opened == list(data.pairs[0].items)
+        inputs.encode(model, torch.arange(6))
+        inputs.encode(model, torch.arange(6))
     assert sorted(data.items.opened) == sorted({r for p in data.pairs for r in p.items})
     assert (inputs.items, inputs.texts, len(inputs)) == (2, 3, 6)
     assert inputs.item_rows.tolist() == [[0], [1]] * 3
@@ -261,7 +268,7 @@ def test_the_gallery_is_drawn_from_the_rows_it_was_given(
     assert torch.equal(inputs.gallery, first)
 
 
-def test_a_broken_image_stops_the_preparation_with_its_reference(
+def test_a_broken_image_stops_the_run_with_its_reference(
     model: PairModel, tmp_path: Path
 ) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
@@ -273,8 +280,9 @@ def test_a_broken_image_stops_the_preparation_with_its_reference(
     ]
     (tmp_path / "m.jsonl").write_text("".join(rows))
     data = load_dataset(DataSpec(manifest=tmp_path / "m.jsonl", root=tmp_path))
+    inputs = Inputs(model, data)
     with pytest.raises(DataError, match=r"cut\.png"):
-        Inputs(model, data)
+        inputs.encode(model, inputs.split("train"))
 
 
 def test_a_data_set_of_another_modality_is_refused(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
@@ -132,13 +133,14 @@ def test_images_of_any_size_are_brought_to_the_configured_one(
 ) -> None:
     picture = image_data.items.load(image_data.pairs[0].items[0])
     table = model.prepare_items([picture, picture.resize((50, 9)), picture.convert("L")])
-    assert table.pixels.shape == (3, 3, 16, 32)
-    assert table.pixels.dtype == torch.uint8
+    pixels = table.take(torch.tensor([2, 0, 1]))
+    assert pixels.shape == (3, 3, 16, 32)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels[1], table.take(torch.tensor([0]))[0])
 
 
 def test_pixels_are_normalised_by_mean_and_deviation(model: Albef) -> None:
-    table = model.prepare_items([])
-    table = type(table)(torch.full((1, 3, 16, 32), 255, dtype=torch.uint8))
+    table = model.prepare_items([Image.new("RGB", (32, 16), "white")])
     taken = model.take(table, torch.tensor([0]))
     expected = [
         (1 - m) / s for m, s in zip(model.config.image_mean, model.config.image_std, strict=True)
