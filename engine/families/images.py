@@ -11,7 +11,6 @@ from torch import Tensor
 from engine.buffers import allocate
 from engine.errors import DataError
 
-
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of each channel, as CLIP was trained with (Radford et al. 2021), and BLIP after it."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from engine.data.pairs import PairDataset
 from engine.families import PairModel, Part
 from engine.inputs import Inputs
+from engine.methods import multidelete
 from engine.methods.multidelete import Batch, MultiDelete
 from engine.methods.multidelete_params import MultiDeleteParams
 from engine.monitor import Monitor
@@ -162,6 +163,19 @@ def test_retained_pairs_are_sampled_afresh_in_each_epoch(unlearn: Unlearn) -> No
     assert len({tuple(rows) for rows in drawn}) == 3
     # As many as are deleted.
     assert {len(rows) for rows in drawn} == {6}
+
+
+def test_a_large_data_set_is_read_in_part(
+    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multidelete, "RETAINED", 8)
+    run = unlearn("gcn_bert", "multidelete", retain_ratio=1, least_retained=6)
+    made = objective(run)
+    assert len(run.retain) > 8
+    batches = [made.batches(n, torch.Generator().manual_seed(n))[0] for n in range(20)]
+    drawn = set(torch.cat([batch.retain for batch in batches]).tolist())
+    assert len(drawn) == 8
+    assert drawn <= set(run.retain.tolist())
 
 
 def test_wrong_texts_of_retained_items_are_wrong_or_their_own(unlearn: Unlearn) -> None:
