@@ -11,8 +11,7 @@ import typer
 
 from app.cli_common import DataDir, open_session, say, settings_with
 from app.cli_tokens import tokens
-from app.core.server_account import EmbeddedServerError
-from app.core.settings_errors import SettingsError
+from app.core.settings_errors import ended_in_words
 
 app = typer.Typer(
     name="lethe",
@@ -73,6 +72,7 @@ def serve(
     unexpectedly is started again.
     """
     from app.core.launch import running_service
+    from app.core.restarts import keep_running
 
     roots = [str(root) for root in data_root or []]
     settings = settings_with(data_dir=data_dir, host=host, port=port, data_roots=roots)
@@ -84,7 +84,7 @@ def serve(
             say("Make a token with: lethe token create NAME --scope ...")
         say("Stop it with Ctrl-C.\n")
         sys.stdout.flush()
-        service.keep_running(lambda sentence: typer.echo(sentence, err=True))
+        keep_running(service.processes, lambda sentence: typer.echo(sentence, err=True))
 
 
 @app.command()
@@ -154,7 +154,7 @@ def verify_log(
     Finds what a superuser of the database changed. The exit status is 0 only if the log holds.
     """
     from app.ledger.integrity import check_files
-    from app.ledger.tree_head import KeyFileError
+    from app.ledger.key_file import KeyFileError
     from app.ledger.verify import CertificateError
 
     settings = settings_with(data_dir=data_dir)
@@ -194,11 +194,7 @@ def api() -> None:
     """Serve the API; needs LETHE_DATABASE_URL and LETHE_REDIS_URL."""
     import uvicorn
 
-    from app.core.data_dir import require_places
-
     settings = settings_with()
-    settings.server_urls()
-    require_places(settings, trainers=False)
     uvicorn.run(
         "app.main:create_app",
         factory=True,
@@ -238,14 +234,8 @@ def _run_benchmark(module: str, arguments: list[str]) -> None:
 def main() -> None:
     """Run the command line; SIGTERM stops everything in order, as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _stop)
-    try:
+    with ended_in_words():
         app()
-    except EmbeddedServerError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(1)
-    except SettingsError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from app.core.bodies import MOST_JSON_BYTES
 from app.core.db import Database
 from app.core.middleware import RequestContext
 from app.core.settings import Settings, get_settings
+from app.core.settings_errors import ended_in_words
+from app.core.start import require_service
 from app.core.storage import Storage
 from app.datasets.routes import router as datasets
 from app.deletions.routes import router as deletions
@@ -27,8 +29,9 @@ DESCRIPTION = """Unlearning as a service for multimodal models.
 
 File a deletion request for (image, text) or (graph, text) pairs; every registered model version
 that learned from them is unlearned by a worker; fetch the new checkpoint, its audit and a
-certificate that verifies offline. Errors are problem details (RFC 9457): `type` is stable, `detail`
-says what to do.
+certificate that verifies offline. Bodies are JSON in UTF-8 (`application/json` or
+`application/*+json`), unless an endpoint names another type. Errors are problem details (RFC 9457):
+`type` is stable, `detail` says what to do.
 """
 
 
@@ -36,12 +39,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application, with everything that its routes need on ``app.state``.
 
     Args:
-        settings: the settings; those of the environment when omitted.
+        settings: the settings. When omitted, this is the start of a process (`lethe api`, or ``uvicorn
+            --factory``): they are those of the environment, and what it needs has to be there.
 
     Raises:
         MissingSettingError: no URL of a database or of Redis is set.
+        SystemExit: the process cannot start; a sentence about it is on standard error.
     """
-    settings = settings or get_settings()
+    settings = settings or _checked_settings()
     logs.configure(settings.log_format, settings.log_level)
     app = FastAPI(
         title="Lethe",
@@ -60,6 +65,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # FastAPI documents replacing this method as the way to extend the document.
     app.openapi = problems.OpenApi(app)  # type: ignore[method-assign]
     return app
+
+
+def _checked_settings() -> Settings:
+    with ended_in_words():
+        settings = get_settings()
+        logs.configure(settings.log_format, settings.log_level)
+        require_service(settings, trainers=False)
+    return settings
 
 
 def _fill_state(app: FastAPI, settings: Settings) -> None:

@@ -46,7 +46,8 @@ class Division:
             chosen["forget"] = self.forget
         if len(self.forgotten):
             chosen["forgotten"] = self.deleted
-        if len(self.requests) > 1:
+        # One request may name pairs that ancestors forgot, too.
+        if len(self.requests) > 1 or any(len(r) > len(self.forget) for r in self.requests.values()):
             chosen |= {f"request:{name}": rows for name, rows in self.requests.items()}
         return chosen
 

@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from app.core.settings_errors import SettingsError
 from app.demo.artefacts import checkpoint_sha256
 from app.demo.client import DemoError
 from app.demo.data import DemoData, choose, prepare
-from app.demo.places import private_settings
+from app.demo.places import private_settings, results, writable
 from app.demo.recipes import RECIPES, recipe_for
 from app.demo.verdict import Figures, failures, metric
 from tests.terminal import ROOT, Terminal, environment
@@ -137,7 +139,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(
         return
     assert status == 128 + how
     assert time.monotonic() - began < STOP_SECONDS
-    assert not list(tmp_path.glob("lethe-demo-*"))
+    assert not list(tmp_path.iterdir())
     assert "Traceback" not in terminal.screen
 
 
@@ -223,6 +225,54 @@ def test_a_place_that_cannot_be_written_ends_the_demo_before_it_begins(
     assert f"{option} cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def _broken_off(place: Callable[[], AbstractContextManager[Path]]) -> None:
+    with pytest.raises(KeyboardInterrupt), place() as out:
+        (out / "checkpoint").mkdir(exist_ok=True)
+        (out / "checkpoint" / "SHA256SUMS").write_text("new")
+        (out / "ledger-key.pem").write_text("new")
+        raise KeyboardInterrupt
+
+
+def test_a_demo_that_is_broken_off_takes_away_what_it_put_into_a_new_folder(
+    tmp_path: Path,
+) -> None:
+    _broken_off(lambda: results(tmp_path / "new" / "out"))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "empty").mkdir()
+    _broken_off(lambda: results(tmp_path / "empty"))
+    assert [one.name for one in tmp_path.iterdir()] == ["empty"]
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_demo_that_is_broken_off_takes_nothing_away_that_was_there_before(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    _broken_off(lambda: results(tmp_path))
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    _broken_off(lambda: results(tmp_path / "below"))
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    assert not (tmp_path / "below").exists()
+
+
+def test_a_folder_of_logs_outlives_the_demo_that_failed_in_it(tmp_path: Path) -> None:
+    with pytest.raises(DemoError), writable("--out", tmp_path / "lethe-demo") as out:
+        (out / "logs").mkdir()
+        raise DemoError
+    assert (tmp_path / "lethe-demo" / "logs").is_dir()
+
+
+def test_a_checkpoint_replaces_only_one_of_an_earlier_demo(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(SettingsError, match="checkpoint is there already"), results(tmp_path):
+        pass
+    assert (tmp_path / "checkpoint").is_dir()
+    (tmp_path / "checkpoint" / "SHA256SUMS").touch()
+    with results(tmp_path) as out:
+        assert out == tmp_path
 
 
 def _wait_for_trainer(terminal: Terminal) -> None:

@@ -4,7 +4,6 @@ One process with one job at a time: a killed worker leaves no pool child behind.
 imports the engine; jobs run in trainer processes.
 """
 
-import sys
 import threading
 from typing import Any
 
@@ -12,9 +11,9 @@ import structlog
 from celery import Celery, signals
 
 from app.core import logs
-from app.core.data_dir import require_places
 from app.core.settings import get_settings
-from app.core.settings_errors import SettingsError
+from app.core.settings_errors import ended_in_words
+from app.core.start import require_service
 from app.jobs.queue import TASK, celery_settings
 from worker.context import Context
 from worker.pipeline import run_job
@@ -65,14 +64,11 @@ app = celery_app  # the name that `celery -A worker.celery_app` looks for
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def _configure(**_: Any) -> None:
-    try:
+    # Celery logs what a signal's receiver raises and goes on, without the broker; not a SystemExit.
+    with ended_in_words():
         settings = get_settings()
-        redis_url = settings.server_urls()[1]
-        require_places(settings, trainers=True)
-    except SettingsError as error:
-        # Celery logs what a signal's receiver raises and goes on, without the broker; not this.
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from error
+        require_service(settings, trainers=True)
+    redis_url = settings.server_urls()[1]
     celery_app.conf.update(
         **celery_settings(redis_url),
         # The job row decides what happens to a job; the message may come again without harm.

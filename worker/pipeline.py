@@ -44,6 +44,7 @@ def run_job(context: Context, job_id: str) -> None:
         lease = context.persist(
             lambda session: start(
                 session,
+                context.signer,
                 job_id,
                 context.name,
                 seconds=settings.lease_seconds,

@@ -102,11 +102,14 @@ def _recipe(spec: dict[str, Any]) -> dict[str, Any]:
 def _pairs(session: Session, job: Job) -> dict[str, Pairs]:
     if job.kind == "train":
         return {"forget": {}, "forgotten": lineage.left_out(session, job.job_id)}
-    forget: Pairs = {}
+    left: Pairs = {}
     if job.kind == "unlearn":
-        forget = lineage.to_forget(session, job.job_id, methods.by_scope())
+        left = lineage.to_forget(session, job.job_id, methods.by_scope())
     before = lineage.forgotten_before(session, job.lineage_id)
-    return {"forget": forget, "forgotten": lineage.without(before, forget)}
+    # A request that has any pair left is named whole, so that all of its pairs are measured together;
+    # the run forgets those that are not forgotten yet.
+    named = lineage.training_pairs(session, list(left))
+    return {"forget": named, "forgotten": lineage.without(before, left)}
 
 
 @dataclass(frozen=True)

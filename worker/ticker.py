@@ -52,3 +52,5 @@ class Ticker:
                 publishing.sweep(self._context)
         except (SQLAlchemyError, BrokerError, OSError) as error:
             log.warning("tick_failed", error=type(error).__name__)
+        except Exception:  # one round may fail, but never the rounds to come
+            log.exception("tick_failed")

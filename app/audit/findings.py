@@ -1,6 +1,7 @@
 """From the metrics of an audit to the rows of a report."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -13,29 +14,56 @@ KEPT = "retained"
 """A sample of the pairs that stayed: what is measured on them depends on no request."""
 JOB = "forget"
 """The pairs that the job forgot, those of every request that shares it."""
+AFTER_ALONE = frozenset({"d_f"})
+"""Read without the figure from before where some of the pairs were forgotten by then."""
 GROUPS = {"deleted": "deleted", "retained": "kept", "unseen": "never seen"}
 """Whose scores are shown, and in a reader's words."""
 
 ByMoment = dict[str, MetricOut]
 
 
+@dataclass(frozen=True)
+class Concern:
+    """What a version is to a request.
+
+    Attributes:
+        request_id: the request.
+        made_for: whether the version was made for it, or had forgotten its pairs already.
+        here: how many of the request's training pairs the version was made to forget.
+        before: how many the versions before it had forgotten, or never learned.
+        whose: the request in a reader's words.
+    """
+
+    request_id: str
+    made_for: bool = True
+    here: int = 0
+    before: int = 0
+    whose: str = "this request"
+
+    @property
+    def total(self) -> int:
+        """All training pairs of the request."""
+        return self.here + self.before
+
+
 def findings(
-    metrics: Sequence[MetricOut], request_id: str, aim: str = "decouple", *, made_for: bool = True
+    metrics: Sequence[MetricOut], concern: Concern, aim: str = "decouple"
 ) -> list[Finding]:
     """Return each explained metric before and after, for the pairs that concern the request.
 
     These are the test pairs, the request's own (or the job's, which are the same where one request
-    has the job to itself), where they are more, all that the version has ever forgotten, and the
-    pairs that stayed. Of a version that was not made for the request, only all that it has ever
-    forgotten has the request's pairs in it. The attack by reference models is made on the job's
-    pairs as a whole, so that it is shown on these where requests share a job.
+    has the job to itself and nothing was forgotten before), where they are others, all that the
+    version has ever forgotten, and the pairs that stayed. Of a version that was not made for the
+    request, only all that it has ever forgotten has the request's pairs in it. The attack by
+    reference models is made on the job's pairs as a whole, so that it is shown on these where
+    requests share a job.
     """
     by_key: dict[tuple[str, str], ByMoment] = {}
     for metric in metrics:
         by_key.setdefault((metric.name, metric.subset), {})[metric.moment] = metric
     return [
-        _finding(name, subset, by_key[name, subset], aim)
-        for subset, names in _subsets(metrics, request_id, made_for).items()
+        _finding(name, subset, by_key[name, subset], aim, concern)
+        for subset, names in _subsets(metrics, concern).items()
         for name in names
         if _is_shown(name, by_key.get((name, subset), {}))
     ]
@@ -59,11 +87,9 @@ def verdict(found: Sequence[Finding]) -> str:
     return said
 
 
-def score_spreads(
-    metrics: Sequence[MetricOut], request_id: str, *, made_for: bool = True
-) -> list[ScoreSpread]:
+def score_spreads(metrics: Sequence[MetricOut], concern: Concern) -> list[ScoreSpread]:
     """Return how scores are spread before and after, beside the request's own pairs."""
-    mine = _own_subset({metric.subset for metric in metrics}, request_id, made_for)
+    mine = _own_subset({metric.subset for metric in metrics}, concern)
     found = {
         metric.moment: metric.details["histograms"]
         for metric in metrics
@@ -85,52 +111,73 @@ def _is_shown(name: str, found: ByMoment) -> bool:
     )
 
 
-def _subsets(
-    metrics: Sequence[MetricOut], request_id: str, made_for: bool
-) -> dict[str, Iterable[str]]:
+def _subsets(metrics: Sequence[MetricOut], concern: Concern) -> dict[str, Iterable[str]]:
     """Return the subsets that are shown, in order, and what is shown of each."""
     sizes = {metric.subset: metric.n for metric in metrics if metric.name in {"d_f", "d_test"}}
-    mine = _own_subset(set(sizes), request_id, made_for)
+    mine = _own_subset(set(sizes), concern)
     shown = ["test", mine]
+    alone = [one for one in sizes if one.startswith("request:")] == [mine]
+    if alone and sizes.get(JOB, 0) < sizes[mine]:
+        shown.append(JOB)  # the request has the job to itself, but some pairs were gone before
     if mine != "forgotten" and sizes.get("forgotten") != sizes.get(mine):
         shown.append("forgotten")
     found: dict[str, Iterable[str]] = {subset: METRICS for subset in shown if subset in sizes}
-    if made_for:
+    if concern.made_for:
         found.setdefault(JOB, ATTACK_METRICS)
     return {**found, KEPT: METRICS}
 
 
-def _own_subset(subsets: set[str], request_id: str, made_for: bool) -> str:
+def _own_subset(subsets: set[str], concern: Concern) -> str:
     """Return the smallest subset that has all pairs of the request in it, as far as it was measured.
 
     The first version of a lineage that forgot anything has no ``forgotten``: there it is ``forget``.
     """
-    own = f"request:{request_id}"
+    own = f"request:{concern.request_id}"
     if own in subsets:
         return own
-    return "forgotten" if not made_for and "forgotten" in subsets else "forget"
+    return "forgotten" if not concern.made_for and "forgotten" in subsets else JOB
 
 
-def _finding(name: str, subset: str, found: ByMoment, aim: str) -> Finding:
+def _finding(name: str, subset: str, found: ByMoment, aim: str, concern: Concern) -> Finding:
     before, after = found.get("before"), found.get("after")
     old, new = (None if metric is None else measured(metric) for metric in (before, after))
+    n = next(metric.n for metric in (after, before) if metric is not None)
+    alone = name in AFTER_ALONE and _is_mixed(subset, n, concern)
     return Finding(
         name=name,
         title=METRICS[name].title,
         subset=subset,
-        pairs=_pairs(subset),
+        pairs=_pairs(subset, n, concern),
         before=old,
         after=new,
         meaning=METRICS[name].meaning,
-        reading=reading_of(name, old, new, aim),
+        reading=reading_of(name, None if alone else old, new, aim),
         per_label=_per_label(name, before, after),
     )
 
 
-def _pairs(subset: str) -> str:
+def _is_mixed(subset: str, n: int, concern: Concern) -> bool:
+    """Say whether some of the pairs had been forgotten before the version was made."""
+    if subset.startswith("request:"):
+        return bool(concern.before) and n > concern.here
+    return subset == "forgotten"
+
+
+def _pairs(subset: str, n: int, concern: Concern) -> str:
+    """Say in words which pairs were measured, and which of the request's own are not among them."""
+    total, before, whose = concern.total, concern.before, concern.whose
     if subset == KEPT:
         return "on pairs that were kept"
-    return "on the pairs of this request" if subset.startswith("request:") else subset_name(subset)
+    if subset == "forgotten":
+        return subset_name(subset) + (f", those of {whose} among them" if before else "")
+    own = subset.startswith("request:")
+    if own and _is_mixed(subset, n, concern):
+        return (
+            f"on the {total:,} pairs of {whose}, {before:,} of them forgotten before this version"
+        )
+    if before and n == concern.here and concern.made_for:
+        return f"on {n:,} of the {total:,} pairs of {whose}: those that this version was made to forget"
+    return f"on the pairs of {whose}" if own else subset_name(subset)
 
 
 def _per_label(name: str, before: MetricOut | None, after: MetricOut | None) -> list[LabelFinding]:

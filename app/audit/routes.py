@@ -10,7 +10,7 @@ from app.audit.errors import NoCertificate, RequestUnknown, VersionUnknown
 from app.audit.schemas import ReportOut, RequestAuditOut, VersionAuditOut
 from app.core.db import SessionDep
 from app.core.problems import problems
-from app.ledger.errors import LogCorrupt, NoSuchSize
+from app.ledger.errors import LogCorrupt, NoSuchSize, asked_by
 from app.ledger.routes import Reader, SignerDep
 from app.ledger.schemas import CertificateOut
 
@@ -90,6 +90,7 @@ def read_certificate(
     With ``since``, its evidence is made anew against the log as it is now, and proves that nothing
     recorded up to that size was changed.
     """
-    bundle = service.certificate_of(session, signer, request_id, since)
+    with asked_by("since"):
+        bundle = service.certificate_of(session, signer, request_id, since)
     disposition = f'attachment; filename="{request_id}.certificate.json"'
     return JSONResponse(bundle, headers={"Content-Disposition": disposition})

@@ -52,6 +52,24 @@ class VersionAuditOut(BaseModel):
 _MADE = "False where the version had forgotten the pairs before the request's turn came."
 
 
+class ForgottenIn(BaseModel):
+    """How many of the request's training pairs were gone from a lineage with one of its versions.
+
+    Figures on just these are in the audit of that version; the audit of the last one has those on
+    all that were ever forgotten.
+    """
+
+    version_id: str
+    number: int
+    pair_count: int
+    learned: bool = Field(description="False where the version was trained without them.")
+
+
+_WHERE = (
+    "Where the request's training pairs were forgotten on the way to this version, oldest first."
+)
+
+
 class StandingOut(BaseModel):
     """A version that has forgotten the request's pairs, and the audit by the job that made it."""
 
@@ -64,6 +82,7 @@ class StandingOut(BaseModel):
     made_for_request: bool = Field(description=_MADE)
     checkpoint_sha256: str | None
     weights_sha256: str | None
+    forgotten_in: list[ForgottenIn] = Field(description=_WHERE)
     audit: AuditOut | None
 
 
@@ -139,6 +158,11 @@ class VersionReport(BaseModel):
     method: str = Field(description="The method that made it.")
     made_for_request: bool = Field(description=_MADE)
     other_requests: int = Field(description="Further requests whose pairs it was made to forget.")
+    forgotten_in: list[ForgottenIn] = Field(description=_WHERE)
+    forgotten_sentence: str = Field(
+        description="The same in words; empty where it was all in this version.",
+        examples=["Of its 4 training pairs 3 were forgotten in version 2 and 1 in version 3."],
+    )
     reference_models: int = Field(
         description="Made for an attack on each pair; 0 where none were, or none could be."
     )

@@ -1,5 +1,6 @@
 """Audits as they were recorded, and the certificate of a request."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -8,6 +9,7 @@ from app.audit import queries
 from app.audit.errors import NoCertificate, RequestUnknown, VersionUnknown
 from app.audit.schemas import (
     AuditOut,
+    ForgottenIn,
     MetricOut,
     RequestAuditOut,
     StandingOut,
@@ -15,6 +17,7 @@ from app.audit.schemas import (
 )
 from app.audit.tables import Audit
 from app.deletions import outcome
+from app.deletions.origins import Origin, origins
 from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest
 from app.ledger.certificate import refreshed
@@ -77,17 +80,18 @@ def request_audits(session: Session, request_id: str) -> RequestAuditOut:
         RequestUnknown: there is none with this id.
     """
     request = find_request(session, request_id)
-    holds = queries.certified(session, request)
+    standing = outcome.shown(session, queries.certified(session, request))
+    gone = origins(session, request, standing)
     return RequestAuditOut(
         request_id=request.request_id,
         dataset_id=request.dataset_id,
         status=request.status,
         met_by_request_id=request.met_by_request_id,
-        versions=[_standing(one, request_id) for one in outcome.shown(session, holds)],
+        versions=[_standing(one, request_id, gone[one.version.version_id]) for one in standing],
     )
 
 
-def _standing(one: Standing, request_id: str) -> StandingOut:
+def _standing(one: Standing, request_id: str, gone: Sequence[Origin]) -> StandingOut:
     return StandingOut(
         version_id=one.version.version_id,
         input_version_id=one.version.parent_id,
@@ -98,8 +102,14 @@ def _standing(one: Standing, request_id: str) -> StandingOut:
         made_for_request=request_id in one.made_for,
         checkpoint_sha256=one.version.checkpoint_sha256,
         weights_sha256=one.version.weights_sha256,
+        forgotten_in=forgotten_in(gone),
         audit=None if one.audit is None else audit_out(one.audit),
     )
+
+
+def forgotten_in(gone: Sequence[Origin]) -> list[ForgottenIn]:
+    """Return where a request's pairs were forgotten, as the API shows it."""
+    return [ForgottenIn.model_validate(origin, from_attributes=True) for origin in gone]
 
 
 def certificate_of(

@@ -20,7 +20,9 @@ from starlette.requests import ClientDisconnect
 
 from app.core.errors import Invalid
 from app.core.json_bodies import JsonRoute
+from app.core.media_types import require_plain
 from app.core.middleware import raise_cap
+from app.core.problems import MalformedRequest
 from app.core.settings import Settings
 from app.core.storage import room
 
@@ -28,6 +30,7 @@ from app.core.storage import room
 MOST_JSON_BYTES = 1 << 20
 _BLOCK = 1 << 20
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):")
+_ANY_SHA256 = re.compile(r"\bsha-?256\b", re.IGNORECASE)
 DIGEST_HEADERS = ("repr-digest", "content-digest")
 
 
@@ -81,6 +84,7 @@ def spooled(limit: Callable[[Settings], int]) -> Callable[[Request], AsyncIterat
 
     async def spool(request: Request) -> AsyncIterator[SpooledBody]:
         settings: Settings = request.app.state.settings
+        _require_whole(request)
         raise_cap(request.scope, limit(settings))
         expected = _announced_digest(request)
         with await run_in_threadpool(_temporary_file, settings.work / "spool") as file:
@@ -95,6 +99,15 @@ def spooled(limit: Callable[[Settings], int]) -> Callable[[Request], AsyncIterat
                 await run_in_threadpool(path.unlink, missing_ok=True)
 
     return spool
+
+
+def _require_whole(request: Request) -> None:
+    """Refuse what is not the file itself: a packed one, or a part of it (RFC 9110, 14.5)."""
+    require_plain(request.headers)
+    if "content-range" in request.headers:
+        raise MalformedRequest(
+            "Expected no Content-Range: a file is put whole. Send all of it in one request."
+        )
 
 
 def _temporary_file(folder: Path) -> IO[bytes]:
@@ -143,15 +156,21 @@ def _check(request: Request, size: int, digest: bytes, expected: bytes | None) -
 
 
 def _announced_digest(request: Request) -> bytes | None:
+    """Return the SHA-256 that the headers announce; both of them must announce the same."""
+    found: dict[str, bytes] = {}
     for name in DIGEST_HEADERS:
-        value = request.headers.get(name)
-        if value is None:
-            continue
-        found = _SHA256.search(value)
-        if found is None:
-            continue  # RFC 9530: digests of algorithms that are not known here are ignored.
-        return _decoded(name, found[1])
-    return None
+        value = request.headers.get(name, "")
+        digest = _SHA256.search(value)
+        # RFC 9530: digests of algorithms that are not known here are ignored. One that is known
+        # and cannot be read must not be: its sender believes that the body was checked.
+        if digest is not None or _ANY_SHA256.search(value):
+            found[name] = _decoded(name, digest[1] if digest else "")
+    if len(set(found.values())) > 1:
+        raise Invalid(
+            "Expected one SHA-256; Repr-Digest and Content-Digest announce two. Correct them.",
+            pointers=[{"parameter": name, "detail": "differs"} for name in found],
+        )
+    return next(iter(found.values()), None)
 
 
 def _decoded(name: str, text: str) -> bytes:

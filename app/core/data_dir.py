@@ -16,6 +16,7 @@ from app.core.embedded import has_database
 from app.core.settings import Settings
 from app.core.settings_errors import SettingsError
 from app.core.settings_words import variable
+from app.ledger.key_file import is_there
 
 _LOCK = "service.lock"
 _PROBED_SECONDS = 0.5  # others hold the lock for a moment, to see whether it is free
@@ -49,12 +50,15 @@ def require_lethe(folder: Path) -> None:
 def require_places(settings: Settings, *, trainers: bool) -> None:
     """Make the folders that a process writes to, with ``trainers`` those of a worker too.
 
+    That of a key whose file is set is only looked at: the file may be mistyped.
+
     Raises:
         SettingsError: one cannot be made or written, with the setting that names it.
     """
     key = settings.signing_key
-    if not key.exists():
-        _require_folder(settings, "signing_key_file", key.parent, mode=0o700)
+    if not is_there(key):
+        make = settings.signing_key_file is None
+        _require_folder(settings, "signing_key_file", key.parent, mode=0o700, make=make)
     storage = urlsplit(settings.storage)
     if storage.scheme == "file":
         _require_folder(settings, "storage_url", Path(url2pathname(storage.path)))
@@ -157,12 +161,14 @@ def _served_already(folder: Path) -> str:
     )
 
 
-def _require_folder(settings: Settings, name: str, folder: Path, mode: int = 0o777) -> None:
+def _require_folder(
+    settings: Settings, name: str, folder: Path, mode: int = 0o777, *, make: bool = True
+) -> None:
     """Make a folder that the setting ``name`` gives, or that lies in the data directory without it."""
     try:
-        folder.mkdir(mode=mode, parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if make:
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        _require_writable(folder if make else _there(folder))
     except OSError as error:
         if getattr(settings, name) is None:
             raise _unusable(settings.data_dir, error) from error
@@ -170,6 +176,18 @@ def _require_folder(settings: Settings, name: str, folder: Path, mode: int = 0o7
             f"{variable(name)}: expected a place that this user may write; {folder} cannot be used "
             f"({_reason(folder, error)})."
         ) from error
+
+
+def _there(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that is there."""
+    return next(one for one in (folder, *folder.absolute().parents) if one.exists())
+
+
+def _require_writable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _unusable(folder: Path, error: OSError) -> DataDirError:

@@ -84,6 +84,12 @@ class TooLarge(Problem):
     status, slug, title = 413, "too-large", "The body is too large"
 
 
+class UnsupportedMediaType(Problem):
+    """The body is of a media type, a charset or an encoding that is not taken here."""
+
+    status, slug, title = 415, "unsupported-media-type", "The media type is not taken here"
+
+
 class Unavailable(Problem):
     """Database, broker or storage cannot be reached now; nothing was changed."""
 

@@ -2,7 +2,11 @@
 
 Python reads ``NaN`` and ``Infinity``, which are no JSON (RFC 8259), and turns 1e999 into infinity.
 NUL characters fit into no text of PostgreSQL, and half of a surrogate pair is no character that
-could be written as UTF-8. JSON can spell all of these, at any depth.
+could be written as UTF-8. JSON can spell all of these, at any depth. Of two members of one name
+Python drops the first without a word.
+
+Numbers of one value are one number, however they are spelt: 5.0 and 5e0 are read as 5, as JSON
+Schema and canonical JSON (RFC 8785) have it.
 """
 
 import json
@@ -15,9 +19,12 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
 from starlette.types import Scope
 
-from app.core.errors import Invalid, NotFound, Problem
+from app.core.errors import Invalid, NotFound, Problem, UnsupportedMediaType
+from app.core.json_members import Members, repeated
+from app.core.media_types import require_json
 from app.core.pointers import pointer_to
 from app.core.problems import MOST_POINTERS, BodyRefused, MalformedRequest
 
@@ -29,14 +36,28 @@ _TEXT = {
     False: "expected text without lone surrogates (\\ud800 to \\udfff), which are no characters",
 }
 _NUMBER = "expected a finite number: no NaN, no Infinity, nothing above 1.79e308 in size"
+_TWICE = "expected once: the object has this member more than once"
+# Up to here every whole number is a double, and every reader of JSON means the same by it.
+_MOST_EXACT = 2**53
+
+
+class Body(BaseModel):
+    """Base of the bodies: unknown members are refused, and no value is taken for one of another type.
+
+    Without ``strict`` true would pass for 1, and "5" for 5.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 class JsonRoute(APIRoute):
     """A route whose JSON body is read by `read_json`; every router with bodies has it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler for a request that reads JSON so."""
+        """Return FastAPI's handler for a request that reads JSON so, where the route has a body."""
         handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
 
         async def handle_json(request: Request) -> Response:
             return await handle(_JsonRequest(request.scope, request.receive))
@@ -45,6 +66,15 @@ class JsonRoute(APIRoute):
 
 
 class _JsonRequest(Request):
+    async def body(self) -> bytes:
+        body = await super().body()
+        try:
+            if body:
+                require_json(self.headers)
+        except UnsupportedMediaType as error:
+            raise BodyRefused(error) from None
+        return body
+
     async def json(self) -> Any:
         return read_json(await self.body())
 
@@ -53,7 +83,8 @@ def read_json(body: bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        BodyRefused: it is no JSON in UTF-8, or has values that nothing can keep.
+        BodyRefused: it is no JSON in UTF-8, or has values that nothing can keep, or two members of
+            one name.
     """
     try:
         text = body.decode("utf-8-sig")
@@ -69,7 +100,7 @@ def read_json(body: bytes) -> Any:
     except RecursionError:
         raise BodyRefused(MalformedRequest("The body is nested too deeply. Send less.")) from None
     if faults:
-        detail = "The body has values that nothing can keep; 'errors' says where. Correct them."
+        detail = "The body has members that cannot be taken; 'errors' says which. Correct them."
         raise BodyRefused(Invalid(detail, pointers=faults))
     return value
 
@@ -95,22 +126,45 @@ class _NoNumber:
     """Stands in a value where a number was that is none, or is too large to be one."""
 
 
+class _Repeating(dict[str, Any]):
+    """Stands in a value where an object was with two members of one name."""
+
+    def __init__(self, members: Members) -> None:
+        super().__init__(members)
+        self.repeated = frozenset(repeated(members))
+
+
 def _parse(text: str) -> tuple[Any, bool]:
     """Return the value of ``text``, and whether there may be something in it to refuse."""
-    odd: list[_NoNumber] = []
+    odd: list[_NoNumber | _Repeating] = []
 
     def refuse(_: str) -> _NoNumber:
-        odd.append(_NoNumber())
-        return odd[-1]
+        odd.append(number := _NoNumber())
+        return number
 
     def real(digits: str) -> float | _NoNumber:
         number = float(digits)
+        if number.is_integer() and abs(number) <= _MOST_EXACT:
+            return int(number)
         return number if math.isfinite(number) else refuse(digits)
 
     def whole(digits: str) -> int | _NoNumber:
         return int(digits) if math.isfinite(float(digits)) else refuse(digits)
 
-    value = json.loads(text, parse_constant=refuse, parse_float=real, parse_int=whole)
+    def made(members: Members) -> dict[str, Any]:
+        plain = dict(members)
+        if len(plain) == len(members):
+            return plain
+        odd.append(repeating := _Repeating(members))
+        return repeating
+
+    value = json.loads(
+        text,
+        parse_constant=refuse,
+        parse_float=real,
+        parse_int=whole,
+        object_pairs_hook=made,
+    )
     return value, bool(odd) or ("\\u" in text and _ODD_ESCAPES.search(text) is not None)
 
 
@@ -125,13 +179,20 @@ def _faults(value: Any, path: tuple[int | str, ...]) -> Iterator[dict[str, str]]
         for index, member in enumerate(value):
             yield from _faults(member, (*path, index))
     elif isinstance(value, dict):
-        for name, member in value.items():
-            if odd := _ODD_CHARACTERS.search(name):
-                # A pointer with the name could not be sent: it leads to the object.
-                detail = f"name of a member: {_TEXT[odd[0] == chr(0)]}"
-                yield {"pointer": pointer_to(path), "detail": detail}
-            else:
-                yield from _faults(member, (*path, name))
+        yield from _member_faults(value, path)
+
+
+def _member_faults(value: dict[str, Any], path: tuple[int | str, ...]) -> Iterator[dict[str, str]]:
+    twice = value.repeated if isinstance(value, _Repeating) else frozenset()
+    for name, member in value.items():
+        if odd := _ODD_CHARACTERS.search(name):
+            # A pointer with the name could not be sent: it leads to the object.
+            detail = f"name of a member: {_TEXT[odd[0] == chr(0)]}"
+            yield {"pointer": pointer_to(path), "detail": detail}
+            continue
+        if name in twice:
+            yield {"pointer": pointer_to((*path, name)), "detail": _TWICE}
+        yield from _faults(member, (*path, name))
 
 
 def _broken(error: json.JSONDecodeError) -> Problem:

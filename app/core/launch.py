@@ -3,12 +3,13 @@
 Database and broker are private ones unless URLs of others are set.
 """
 
+import errno
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +24,18 @@ from app.core.data_dir import (
     is_served,
     require_lethe,
     require_places,
-    require_roots,
     served_alone,
 )
 from app.core.db import Database
 from app.core.embedded import EmbeddedServerError, PostgresServer, RedisServer, free_port
+from app.core.reach import require_database
 from app.core.server_process import ServerProcess
-from app.core.settings import Settings
+from app.core.settings import Settings, unknown_variables
+from app.core.start import require_given, require_log
 
 _SOURCES = Path(__file__).parents[2]
 _URLS = "servers.json"
 _TOKEN = "token"  # noqa: S105 - the name of a file
-_LOOK_SECONDS = 0.5
 _START_SECONDS = 60.0
 
 
@@ -111,15 +112,6 @@ class RunningService:
     settings: Settings
     processes: tuple[ServerProcess, ...]
 
-    def keep_running(self, told: Callable[[str], None]) -> None:
-        """Start again whatever ends, for ever; ``told`` gets a sentence about each."""
-        while True:
-            for process in self.processes:
-                if not process.running:
-                    told(f"The {process.label} ended unexpectedly; it is started again.")
-                    process.start()
-            time.sleep(_LOOK_SECONDS)
-
 
 @contextmanager
 def running_service(
@@ -133,10 +125,12 @@ def running_service(
         show_logs: have API and worker log on our standard error, not into files in ``data_dir``.
 
     Raises:
-        SettingsError: a folder cannot be used, or another service runs in the data directory.
-        EmbeddedServerError: a part did not start, the port is taken or the database is out of reach.
+        SettingsError: a folder, the signing key or the device cannot be used, or another service runs
+            in the data directory.
+        UnreachableError: a server that is given cannot be reached.
+        EmbeddedServerError: a part did not start, or the port is taken.
     """
-    require_roots(settings)
+    require_given(settings)
     with ExitStack() as stack:
         tell = stack.enter_context(served_alone(settings.data_dir))
         require_places(settings, trainers=True)
@@ -145,6 +139,7 @@ def running_service(
             stack.enter_context(server)
         ready = _complete(settings, servers)
         _upgrade(_secret(ready.database_url))
+        require_log(ready, _secret(ready.database_url))
         stack.enter_context(_urls_on_disk(ready))
         api = stack.enter_context(ApiProcess(ready, show_log=show_logs))
         worker = stack.enter_context(WorkerProcess(ready, show_log=show_logs))
@@ -161,7 +156,8 @@ def reachable_database(settings: Settings) -> Iterator[str]:
 
     Raises:
         SettingsError: no Lethe has its database in the data directory.
-        EmbeddedServerError: it does not start, or cannot be reached.
+        UnreachableError: it cannot be reached.
+        EmbeddedServerError: it does not start.
     """
     with ExitStack() as stack:
         url = _running_database(settings)
@@ -173,21 +169,20 @@ def reachable_database(settings: Settings) -> Iterator[str]:
 
 
 def _upgrade(url: str) -> None:
-    try:
-        psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=10).close()
-    except psycopg.Error as error:
-        reason = str(error).partition("\n")[0]
-        raise EmbeddedServerError(
-            f"The database cannot be reached: {reason}. Start it, or correct LETHE_DATABASE_URL."
-        ) from error
+    require_database(url)
     migrations.upgrade(url)
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of a process of the service: ours, with these settings."""
+    """Return the environment of a process of the service: ours, with these settings.
+
+    Variables that are none stay out, so that one process has warned of them.
+    """
     given = settings.model_dump(mode="python", exclude_none=True)
+    useless = unknown_variables()
+    ours = {name: value for name, value in os.environ.items() if name not in useless}
     values = {f"LETHE_{name.upper()}": _as_text(value) for name, value in given.items()}
-    threads = {"OMP_NUM_THREADS": str(settings.threads)} | dict(os.environ)
+    threads = {"OMP_NUM_THREADS": str(settings.threads)} | ours
     return {**threads, **values, "PYTHONPATH": _search_path()}
 
 
@@ -225,19 +220,25 @@ def _require_port(settings: Settings) -> None:
             settings.host, settings.port, type=socket.SOCK_STREAM
         )[0]
     except OSError as error:
-        raise EmbeddedServerError(
-            f"The address {settings.host} cannot be listened on ({error.strerror}). Name another one with "
-            "--host; 127.0.0.1 is this machine alone."
-        ) from error
+        raise _no_address(settings.host, error) from error
     with socket.socket(kind, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise _no_address(settings.host, error) from error
             raise EmbeddedServerError(
                 f"The port {settings.port} of {settings.host} cannot be used ({error.strerror}). Name "
                 "another one with --port; --port 0 takes any that is free."
             ) from error
+
+
+def _no_address(host: str, error: OSError) -> EmbeddedServerError:
+    return EmbeddedServerError(
+        f"The address {host} cannot be listened on ({error.strerror}). Name another one with --host; "
+        "127.0.0.1 is this machine alone."
+    )
 
 
 def _complete(settings: Settings, servers: Sequence[ServerProcess]) -> Settings:

@@ -28,7 +28,7 @@ class BodyCap:
         self.limit = limit
         self.taken = 0
         announced = headers.get("content-length", "0")
-        self.announced = int(announced) if announced.isdigit() else 0
+        self.announced = int(announced) if announced.isascii() and announced.isdigit() else 0
 
     def take(self, size: int) -> None:
         """Count ``size`` bytes; raises HTTP 413 when body or Content-Length is over the limit."""

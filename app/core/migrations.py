@@ -5,9 +5,17 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
+
+from app.core.settings_errors import StartError
 
 
-class MigrationsMissingError(RuntimeError):
+class MigrationError(StartError):
+    """The database cannot be brought to the newest tables; the text says why."""
+
+
+class MigrationsMissingError(StartError):
     """The package with the migrations is not installed beside the service."""
 
 
@@ -30,5 +38,22 @@ def configuration(database_url: str) -> Config:
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Apply every migration up to ``revision``; does nothing where they are applied."""
-    command.upgrade(configuration(database_url), revision)
+    """Apply every migration up to ``revision``; does nothing where they are applied.
+
+    Raises:
+        MigrationsMissingError: the ``migrations`` package cannot be found.
+        MigrationError: the database is of a newer version, or refuses a change.
+    """
+    try:
+        command.upgrade(configuration(database_url), revision)
+    except CommandError as error:
+        raise MigrationError(
+            f"The tables of the database are not those of this version of Lethe or an older one ({error}). "
+            "Run the version that made them, or a newer one."
+        ) from error
+    except DBAPIError as error:
+        reason = str(error.orig).partition("\n")[0]
+        raise MigrationError(
+            f"The tables of the database cannot be brought to this version of Lethe: {reason}. Expected a "
+            "user who may make tables in it."
+        ) from error

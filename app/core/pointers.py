@@ -6,7 +6,7 @@ body say which parts these are; the value could not, since a member may have the
 """
 
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -19,6 +19,17 @@ def pointer_to(parts: Iterable[int | str], start: str = "#") -> str:
     """Return the pointer that leads from ``start`` over names and indexes."""
     escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts)
     return "/".join([start, *escaped])
+
+
+def pointers_to(
+    entries: Sequence[str], at_fault: Collection[str], start: str, detail: str
+) -> list[dict[str, str]]:
+    """Return a problem pointer to each of ``entries``, a list at ``start``, that is ``at_fault``."""
+    return [
+        {"pointer": pointer_to([index], start), "detail": detail}
+        for index, entry in enumerate(entries)
+        if entry in at_fault
+    ]
 
 
 def pointer_of(error: dict[str, Any], body: Any) -> str:

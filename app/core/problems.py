@@ -1,6 +1,6 @@
 """Every error leaves the service as a problem (RFC 9457), and stands in the OpenAPI document."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -12,13 +12,41 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from app.core.errors import TYPE_BASE, Invalid, Problem, TooLarge, Unavailable
+from app.core.errors import (
+    TYPE_BASE,
+    Invalid,
+    Problem,
+    TooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from app.core.pointers import pointer_of
 
 MEDIA_TYPE = "application/problem+json"
 SCHEMA_REF = "#/components/schemas/Problem"
 MOST_POINTERS = 20
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# What pydantic expected, in words of JSON; what came is named by its type alone, never repeated.
+_EXPECTED = {
+    "model_attributes_type": "an object",
+    "dict_type": "an object",
+    "list_type": "an array",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+}
+_CAME: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 log = structlog.get_logger(__name__)
 
 
@@ -81,6 +109,7 @@ _BY_STATUS: dict[int, type[Problem]] = {
     404: RouteNotFound,
     405: MethodNotAllowed,
     413: TooLarge,
+    415: UnsupportedMediaType,
     422: Invalid,
 }
 
@@ -106,6 +135,8 @@ def problem_response(problem: Problem, *, status: int | None = None) -> JSONResp
 
 def install(app: FastAPI) -> None:
     """Have ``app`` answer every error as a problem, in its OpenAPI document too."""
+    # A redirect names the host and the scheme that a proxy in front may have changed, and is none.
+    app.router.redirect_slashes = False
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -138,7 +169,17 @@ def _pointer(error: dict[str, Any], body: Any) -> dict[str, str]:
     origin, *location = error["loc"]
     if origin != "body":
         return {"parameter": str([origin, *location][-1]), "detail": error["msg"]}
-    return {"pointer": pointer_of({**error, "loc": location}, body), "detail": error["msg"]}
+    return {"pointer": pointer_of({**error, "loc": location}, body), "detail": _reason(error)}
+
+
+def _reason(error: dict[str, Any]) -> str:
+    expected = _EXPECTED.get(error["type"])
+    came = _CAME.get(type(error.get("input")))
+    if expected is None or came is None:
+        return str(error["msg"])
+    if error["type"] == "int_type" and came == "a number":
+        came = "a fraction or a larger number"
+    return f"expected {expected}; {came} came"
 
 
 def _response(errors: list[type[Problem]]) -> dict[str, Any]:
@@ -162,14 +203,43 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     return problem_response(Invalid(detail, pointers=pointers_of(found, body)))
 
 
-async def _on_http_exception(_: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, BodyRefused):
         return problem_response(error.problem)
+    if type(error) is HTTPException and error.status_code in (404, 405):
+        return problem_response(_unrouted(request))
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = str(error.detail) if isinstance(error, HTTPException) else ""
     headers: Mapping[str, str] | None = getattr(error, "headers", None)
     kind = _BY_STATUS.get(status, _Plain)
     return problem_response(kind(f"{detail.rstrip('.')}.", headers=headers), status=status)
+
+
+def _unrouted(request: Request) -> Problem:
+    """Return the answer where no route has this path, or none of those that have it the method."""
+    allowed = _allowed(request)
+    if not allowed:
+        trailing = request.url.path.rstrip("/") and request.url.path.endswith("/")
+        slash = " Leave the slash at its end away." if trailing else ""
+        return RouteNotFound(
+            f"There is nothing at this path.{slash} GET /openapi.json describes all that there is."
+        )
+    listed = ", ".join(allowed)
+    return MethodNotAllowed(
+        f"Expected one of {listed} at this path; {request.method[:20]} came.",
+        headers={"Allow": listed},
+    )
+
+
+def _allowed(request: Request) -> Sequence[str]:
+    routes = request.app.router.routes
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
 
 
 async def _on_data_error(_: Request, error: Exception) -> JSONResponse:
@@ -221,7 +291,8 @@ class OpenApi:
         if operation.get("security"):
             known |= _SECURED
         if "requestBody" in operation:
-            known |= {400: _response([MalformedRequest]), 413: _response([TooLarge])}
+            refusals: tuple[type[Problem], ...] = (MalformedRequest, TooLarge, UnsupportedMediaType)
+            known |= problems(*refusals)
         if "422" in responses and MEDIA_TYPE not in responses["422"].get("content", {}):
             responses.pop("422")
             known |= {422: _response([Invalid])}

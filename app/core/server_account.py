@@ -18,12 +18,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from app.core.settings_errors import StartError
+
 _ACCOUNT = "pgserver"
 _POSTGRES = "pginstall18"  # the wheel's folder of PostgreSQL 18
 _SHARED_FOLDERS = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - only used when root's own
 
 
-class EmbeddedServerError(RuntimeError):
+class EmbeddedServerError(StartError):
     """A private server cannot be started; the message says why and what to do."""
 
 

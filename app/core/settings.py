@@ -1,16 +1,31 @@
 """Every setting, read from ``LETHE_*`` environment variables; documented in docs/settings.md."""
 
 import json
-from functools import lru_cache
+import math
+import os
+import re
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.settings_errors import MissingSettingError
-from app.core.settings_words import explained
+from app.core.settings_words import explained, unknown
+
+# Of a lease, so that two heartbeats in a row may fail before the job is another worker's.
+_OF_A_LEASE = 1 / 3
 
 
 def _not_empty(value: Any) -> Any:
@@ -66,6 +81,17 @@ def _storage(url: str) -> str:
     return url
 
 
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise ValueError("one of auto, cpu, cuda, or cuda:N with the number of a GPU")
+    return value
+
+
+def _usual_heartbeat(given: dict[str, Any]) -> float:
+    """Return what is often enough for the lease, where nothing is said about it."""
+    return min(1.0, float(given.get("lease_seconds", 30.0)) * _OF_A_LEASE)
+
+
 PathSetting = Annotated[Path, BeforeValidator(_not_empty)]
 Folders = Annotated[list[str], NoDecode, BeforeValidator(_list_of_folders)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_postgresql)]
@@ -113,7 +139,8 @@ class Settings(BaseSettings):
     )
     signing_key_file: PathSetting | None = Field(
         default=None,
-        description="Ed25519 private key (PEM); default: data_dir/keys/ledger.pem, made once.",
+        description="Ed25519 private key (PEM) of the log; made where the log is empty and no file is there; "
+        "default: data_dir/keys/ledger.pem.",
     )
     ledger_origin: str = Field(
         default="lethe.local/log",
@@ -143,7 +170,10 @@ class Settings(BaseSettings):
         description="A job whose worker is silent for so long is given to another.",
     )
     heartbeat_seconds: Seconds = Field(
-        default=1.0, gt=0, description="How often a worker renews its lease and writes progress."
+        default_factory=_usual_heartbeat,
+        gt=0,
+        description="How often a worker renews its lease and writes progress; at most a third of "
+        "the lease.",
     )
     redispatch_seconds: Seconds = Field(
         default=30.0,
@@ -164,11 +194,19 @@ class Settings(BaseSettings):
         description="Least time between two saves of a training's state; another attempt goes on from the last one.",
     )
     threads: int = Field(default=1, ge=1, description="Threads of a trainer.")
-    device: str = Field(
+    device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
-        description="Device of a trainer: auto, cpu, cuda, cuda:0 ...",
+        description="Device of a trainer: auto, cpu, cuda, cuda:0 ...; a worker does not start "
+        "without the GPU that is named.",
     )
+
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _several_in_a_lease(cls, value: float, info: ValidationInfo) -> float:
+        most = info.data.get("lease_seconds", math.inf) * _OF_A_LEASE
+        if value > most:
+            raise ValueError(f"at most {most:g}, a third of LETHE_LEASE_SECONDS")
+        return value
 
     @property
     def storage(self) -> str:
@@ -212,16 +250,30 @@ class Settings(BaseSettings):
 def read_settings(**given: Any) -> Settings:
     """Return the settings of the environment, with those that are given instead.
 
+    The first call of a process says on standard error which variables are none.
+
     Raises:
         SettingsError: one of them cannot be used.
     """
+    _warn_once()
     try:
         return Settings(**given)
     except ValidationError as error:
         raise explained(error, Settings.model_fields) from None
 
 
-@lru_cache
+def unknown_variables() -> dict[str, str]:
+    """Return the variables ``LETHE_*`` of the environment that nothing reads, each with a sentence."""
+    return unknown(os.environ, Settings.model_fields)
+
+
+@cache
+def _warn_once() -> None:
+    for sentence in unknown_variables().values():
+        sys.stderr.write(f"{sentence}\n")
+
+
+@cache
 def get_settings() -> Settings:
     """Return the settings of this process; raises `SettingsError` where one cannot be used."""
     return read_settings()

@@ -1,5 +1,7 @@
 """A setting in words: its variable, what it takes, and what is wrong with what came."""
 
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -9,13 +11,35 @@ from pydantic.fields import FieldInfo
 from app.core.settings_errors import SettingsError
 
 _LONGEST = 80
+_PREFIX = "LETHE_"
+# Variables of ours that are no settings: of the compose file, and of the tests.
+_OTHERS = ("LETHE_DATASETS",)
+_OTHERS_PREFIX = "LETHE_TEST_"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 _BOUNDS = (("ge", "of at least"), ("gt", "above"), ("le", "of at most"), ("lt", "below"))
 
 
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
-    return f"LETHE_{name.upper()}"
+    return f"{_PREFIX}{name.upper()}"
+
+
+def unknown(environment: Iterable[str], fields: Mapping[str, FieldInfo]) -> dict[str, str]:
+    """Return the names in an environment that look like settings and are none, each with a sentence."""
+    known = [*map(variable, fields), *_OTHERS]
+    return {
+        name: _no_setting(name, known)
+        for name in sorted(environment)
+        if name.upper().startswith(_PREFIX)
+        and not name.upper().startswith(_OTHERS_PREFIX)
+        and name.upper() not in known  # their case does not count
+    }
+
+
+def _no_setting(name: str, known: list[str]) -> str:
+    close = get_close_matches(name.upper(), known, n=1, cutoff=0.75)
+    hint = f"Did you mean {close[0]}?" if close else "docs/settings.md lists them."
+    return f"{name} is no setting of Lethe and has no effect. {hint}"
 
 
 def plain_type(annotation: Any) -> Any:
@@ -29,6 +53,8 @@ def explained(error: ValidationError, fields: dict[str, FieldInfo]) -> SettingsE
     """Return the error with one line for each wrong variable; no secret is in them."""
     lines = []
     for found in error.errors(include_url=False):
+        if found["type"] == "default_factory_not_called":
+            continue  # a default that depends on what is wrong
         name = str(found["loc"][0])
         field = fields[name]
         said = found.get("ctx", {}).get("error")

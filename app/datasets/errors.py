@@ -26,6 +26,12 @@ class RootRefused(Invalid):
     slug, title = "root-refused", "The dataset's root is not allowed"
 
 
+class RootMissing(Invalid):
+    """There is neither a folder nor an archive at the dataset's root."""
+
+    slug, title = "root-missing", "The dataset's root is not there"
+
+
 class DatasetNotReady(Conflict):
     """The dataset has no manifest yet."""
 

@@ -15,6 +15,7 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from app.core.json_members import repeated
 from app.core.storage import room
 from app.datasets.errors import ManifestInvalid, UnknownManifestFormat
 
@@ -29,6 +30,10 @@ _MOST_ITEM_BYTES = 1024
 # No control characters and no line ends of Unicode, which would break lines of logs and terminals.
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$"
 _MEMBER = "::"
+_BOM = b"\xef\xbb\xbf"
+# Made once: `json.loads` would make one for each row. Numbers stay text, whose length has no limit.
+_COUNT = json.JSONDecoder(object_pairs_hook=len, parse_int=str).decode
+_MEMBERS = json.JSONDecoder(object_pairs_hook=list, parse_int=str).decode
 
 
 def _as_list(value: Any) -> Any:
@@ -296,10 +301,27 @@ def _json_rows(source: Path) -> Iterator[tuple[int, Row | str]]:
                 return
             if line.isspace():
                 continue
+            text = line.removeprefix(_BOM) if number == 1 else line
             try:
-                yield number, validate(line)
+                row = validate(text)
             except ValidationError as error:
                 yield number, _reason(error)
+            else:
+                yield number, _repetition(text, row) or row
+
+
+def _repetition(line: bytes, row: Row) -> str | None:
+    """Return which member ``line`` has twice, of which ``row`` has the last alone, or None."""
+    named, colons = len(row.model_fields_set), line.count(b":")
+    # Each member has a colon of its own. Only where other colons cannot be told from these, as in
+    # few rows, the line is read once more, which takes as long as the first time.
+    if colons > named and b"\\u003" not in line:  # an escaped colon would count in a text alone
+        texts = (row.text, *(row.image or (row.graph or "",)))
+        colons -= sum([text.count(":") for text in texts])
+    if colons == named or _COUNT(line.decode()) == named:
+        return None
+    twice = repeated(_MEMBERS(line.decode()))
+    return f"{twice[0]}: expected once; the row has it more than once"
 
 
 def _parquet_rows(source: Path) -> Iterator[tuple[int, Row | str]]:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.auth.service import Caller, require
 from app.core.bodies import DigestMismatch, SpooledBody, Truncated, spooled
 from app.core.db import SessionDep
-from app.core.errors import TooLarge
+from app.core.errors import TooLarge, UnsupportedMediaType
 from app.core.etags import NOT_MODIFIED, conditional
 from app.core.idempotency import KeyInUse, KeyReused, OnceDep
 from app.core.json_bodies import JsonRoute
@@ -21,6 +21,7 @@ from app.datasets.errors import (
     ManifestFixed,
     ManifestInvalid,
     NameTaken,
+    RootMissing,
     RootRefused,
     UnknownManifestFormat,
 )
@@ -52,7 +53,7 @@ _MANIFEST = {
     "",
     status_code=201,
     response_model=DatasetOut,
-    responses=problems(NameTaken, KeyInUse, RootRefused, KeyReused),
+    responses=problems(NameTaken, KeyInUse, RootRefused, RootMissing, KeyReused),
 )
 def create_dataset(
     given: DatasetIn, _: Writer, session: SessionDep, once: OnceDep, request: Request
@@ -90,6 +91,7 @@ def read_dataset(dataset_id: str, _: Reader, session: SessionDep, request: Reque
         ManifestFixed,
         TooLarge,
         UnknownManifestFormat,
+        UnsupportedMediaType,
         ManifestInvalid,
         Truncated,
         DigestMismatch,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from app.core.json_bodies import Body
 from app.datasets.tables import Dataset
 
 # What a person may call a dataset, a model or a token: one line, no control characters.
@@ -14,11 +15,10 @@ Name = Annotated[
 ]
 
 
-class DatasetIn(BaseModel):
+class DatasetIn(Body):
     """A dataset to register; its pairs come with the manifest."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [{"name": "product-photos", "modality": "image", "root": "/data/photos"}]
         },
@@ -27,8 +27,9 @@ class DatasetIn(BaseModel):
     name: Name
     modality: Literal["image", "graph"]
     root: Annotated[str, StringConstraints(min_length=1, max_length=4096)] = Field(
-        description="Folder or zip archive that the manifest's references are relative to, as the "
-        "workers see it; it must lie below one of the service's data roots."
+        description="Folder, zip archive or .tar archive that the manifest's references are "
+        "relative to, as the workers see it. It must lie below one of the service's data roots, and "
+        "be there where the API sees that data root."
     )
     classes: int | None = Field(
         default=None,

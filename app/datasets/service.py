@@ -1,6 +1,5 @@
 """The rules of datasets: where they may lie, and that a manifest is put once and whole."""
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,8 +20,8 @@ from app.datasets.errors import (
     ManifestFixed,
     ManifestInvalid,
     NameTaken,
-    RootRefused,
 )
+from app.datasets.roots import checked_root
 from app.datasets.schemas import DatasetIn
 from app.datasets.tables import Dataset
 from app.ledger import log
@@ -37,6 +36,7 @@ def create_dataset(session: Session, data_roots: list[str], given: DatasetIn) ->
 
     Raises:
         RootRefused: its root lies outside of ``data_roots``.
+        RootMissing: there is nothing at its root.
         NameTaken: another dataset has the name.
     """
     root = checked_root(given.root, data_roots)
@@ -58,20 +58,6 @@ def create_dataset(session: Session, data_roots: list[str], given: DatasetIn) ->
             pointers=[{"pointer": "#/name", "detail": "taken"}],
         ) from None
     return dataset
-
-
-def checked_root(root: str, data_roots: list[str]) -> str:
-    """Return ``root`` without links and dots; raises `RootRefused` outside of ``data_roots``."""
-    if root.isprintable() and os.path.isabs(root):  # noqa: PTH117 - it may be of no file at all
-        real = os.path.realpath(root)
-        for allowed in data_roots:
-            if Path(real).is_relative_to(os.path.realpath(allowed)):
-                return real
-    where = ", ".join(data_roots) or "no folder at all: the operator sets LETHE_DATA_ROOTS"
-    raise RootRefused(
-        f"Expected an absolute path of printable characters below {where}.",
-        pointers=[{"pointer": "#/root", "detail": "outside of the data roots"}],
-    )
 
 
 def put_manifest(

@@ -7,13 +7,15 @@ from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
 from app.deletions import methods, outcome, queries
+from app.deletions.origins import Origin, origins
 from app.deletions.outcome import Standing
-from app.deletions.tables import DeletionRequest, RequestJob
+from app.deletions.tables import UNDER_WAY, DeletionRequest, RequestJob
 from app.jobs.tables import Job
 from app.ledger import certificate
 from app.ledger.certificate import (
     CertificateData,
     CertifiedVersion,
+    ForgottenIn,
     key_metrics,
     reference_models_of,
 )
@@ -64,6 +66,11 @@ def settle_lineage(session: Session, signer: Signer, lineage_id: str) -> None:
     _settle(session, signer, lock_open_requests_of_lineage(session, lineage_id))
 
 
+def settle_request(session: Session, signer: Signer, request: DeletionRequest) -> None:
+    """Bring one request up to date that the caller has locked."""
+    _settle(session, signer, {request.request_id: request})
+
+
 def settle_left_behind(session: Session, signer: Signer) -> None:
     """Bring requests up to date that count as under way and have no open job.
 
@@ -73,11 +80,15 @@ def settle_left_behind(session: Session, signer: Signer) -> None:
     still = (
         select(RequestJob.job_id)
         .join(Job, Job.job_id == RequestJob.job_id)
-        .where(RequestJob.request_id == DeletionRequest.request_id, Job.finished_time.is_(None))
+        .where(
+            RequestJob.request_id == DeletionRequest.request_id,
+            RequestJob.relation != "excluded",
+            Job.finished_time.is_(None),
+        )
     )
     query = (
         select(DeletionRequest)
-        .where(DeletionRequest.status.in_(("pending", "in_progress")), ~still.exists())
+        .where(text(UNDER_WAY), ~still.exists())
         .order_by(DeletionRequest.request_id)
         .limit(_ROUND)
         .with_for_update(key_share=True, skip_locked=True)
@@ -148,6 +159,7 @@ def complete(session: Session, signer: Signer, request: DeletionRequest) -> None
 def certificate_data(session: Session, request: DeletionRequest) -> CertificateData:
     """Collect what the certificate of a completed request states."""
     versions, earlier = outcome.standing(session, request)
+    gone = origins(session, request, versions)
     guarantee, limitations = _promise(request, versions)
     pair_ids = queries.pair_ids_of(session, request.request_id)
     return CertificateData(
@@ -167,7 +179,7 @@ def certificate_data(session: Session, request: DeletionRequest) -> CertificateD
         already_forgotten_count=request.already_forgotten_count,
         not_trained_count=request.not_trained_count,
         pairs_commitment=pairs_commitment(request.salt or b"", pair_ids),
-        versions=[_certified(request, one) for one in versions],
+        versions=[_certified(request, one, gone[one.version.version_id]) for one in versions],
         retired_versions=outcome.retired(session, request, versions),
         earlier_requests=earlier,
     )
@@ -186,7 +198,7 @@ def _promise(
     return "exact" if exact else "approximate", list(limitations)
 
 
-def _certified(request: DeletionRequest, one: Standing) -> CertifiedVersion:
+def _certified(request: DeletionRequest, one: Standing, gone: Sequence[Origin]) -> CertifiedVersion:
     made = request.request_id in one.made_for
     metrics = one.audit.metrics if one.audit is not None else []
     return CertifiedVersion(
@@ -197,6 +209,10 @@ def _certified(request: DeletionRequest, one: Standing) -> CertifiedVersion:
         method=one.method_or(request.method),
         made_for_request=made,
         reference_models=reference_models_of(metrics),
+        forgotten_in=[
+            ForgottenIn(version_id=origin.version_id, pair_count=origin.pair_count)
+            for origin in gone
+        ],
         metrics=key_metrics(
             metrics, request.request_id, made_for_request=made, attacked=one.attacked
         ),

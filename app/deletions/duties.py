@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.deletions import intake, methods
-from app.deletions.errors import MethodRefused
+from app.deletions.errors import METHOD_GONE
 from app.deletions.tables import DeletionRequest, RequestJob
 from app.jobs.queue import Queue
 from app.jobs.service import enqueue_unlearning
@@ -26,7 +26,7 @@ _BEGIN = text(
     """
     UPDATE deletion_requests SET status = 'in_progress' WHERE request_id IN (
         SELECT request_id FROM deletion_requests JOIN deletion_request_jobs USING (request_id)
-        WHERE job_id = :job_id AND status = 'pending'
+        WHERE job_id = :job_id AND relation = 'forget' AND status = 'pending'
         ORDER BY request_id FOR NO KEY UPDATE OF deletion_requests)
     """
 )
@@ -55,7 +55,8 @@ _FORGET_LINKS = text(
 def begin(session: Session, job: Job) -> None:
     """Note that a job has been claimed.
 
-    A training leaves out the pairs of every request so far; the caller holds the dataset.
+    A training leaves out the pairs of every request so far; the caller holds the dataset. That is
+    nothing that a request waits for: only the start of a job of its own puts one in progress.
     """
     values = {"job_id": job.job_id, "dataset_id": job.dataset_id}
     if job.kind == "train":
@@ -92,11 +93,14 @@ def _unlearn(
     requests: list[DeletionRequest],
 ) -> None:
     model = session.get_one(Model, version.model_id)
-    try:
-        methods.check_family(str(spec["method"]), model.family, model.task, str(spec["update"]))
-    except MethodRefused as refusal:
+    reason = methods.refusal(str(spec["method"]), model.family, model.task, str(spec["update"]))
+    if reason is not None:
         for request in requests:
-            request.status, request.status_reason = "needs_attention", refusal.detail
+            request.status = "needs_attention"
+            request.status_reason = (
+                f"Version {version.version_id} has learned the pairs, and cannot unlearn them as asked:"
+                f" {reason}. {METHOD_GONE}"
+            )
         return
     job = enqueue_unlearning(
         session,

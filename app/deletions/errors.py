@@ -30,6 +30,13 @@ class NothingToRetry(Conflict):
     slug = "nothing-to-retry"
 
 
+METHOD_GONE = (
+    "Retry the request once the service has the method for this model again, or withdraw it and file"
+    " one with another method."
+)
+"""What to do about an accepted request whose method cannot be used any more."""
+
+
 class DatasetNotReady(Conflict):
     """The dataset has no pair manifest yet."""
 
@@ -72,6 +79,12 @@ class NotLearned(Invalid):
     """A listed version did not learn from the dataset."""
 
     slug = "version-did-not-learn"
+
+
+class MethodGone(Conflict):
+    """The method of an accepted request cannot be used any more."""
+
+    slug = "method-gone"
 
 
 class MethodRefused(Invalid):

@@ -53,6 +53,16 @@ _LEFT_OUT = text(
     """
 )
 
+_TRAINING_PAIRS = text(
+    """
+    SELECT named.request_id, array_agg(named.pair_id ORDER BY named.pair_id)
+    FROM deletion_request_pairs AS named
+    JOIN pairs ON pairs.dataset_id = named.dataset_id AND pairs.pair_id = named.pair_id
+    WHERE named.request_id = ANY(CAST(:request_ids AS text[])) AND pairs.split = 'train'
+    GROUP BY named.request_id ORDER BY named.request_id
+    """
+)
+
 
 def to_forget(session: Session, job_id: str, methods: Mapping[str, Sequence[str]]) -> Pairs:
     """Return request -> its training pairs that the job's lineage has not forgotten yet.
@@ -74,6 +84,11 @@ def forgotten_before(session: Session, lineage_id: str) -> Pairs:
 def left_out(session: Session, job_id: str) -> Pairs:
     """Return request -> its training pairs, of all requests that a training job leaves out."""
     return _pairs(session, _LEFT_OUT, {"job_id": job_id})
+
+
+def training_pairs(session: Session, request_ids: Sequence[str]) -> Pairs:
+    """Return request -> all of its training pairs, forgotten or not."""
+    return _pairs(session, _TRAINING_PAIRS, {"request_ids": list(request_ids)})
 
 
 def without(pairs: Pairs, taken: Pairs) -> Pairs:

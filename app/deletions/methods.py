@@ -33,18 +33,46 @@ def check(name: str, params: dict[str, Any], scope: str, objective: str) -> None
         )
 
 
+def check_unwatched(name: str, objective: str) -> None:
+    """Make sure that a method can reach an objective on a dataset without validation pairs.
+
+    These are what deleted pairs are to look like under ``calibrated``, unless the model is made anew.
+
+    Raises:
+        MethodRefused: it cannot.
+    """
+    if objective == "calibrated" and catalogue().method(name).guarantee != "exact":
+        raise MethodRefused(
+            f"{name} moves deleted pairs to where validation pairs are under the objective 'calibrated',"
+            " and the dataset has no validation pairs. Choose the objective 'decouple', or an exact"
+            " method.",
+            pointers=[{"pointer": "#/objective", "detail": "the dataset has no validation pairs"}],
+        )
+
+
 def check_family(name: str, family: str, task: str, update: str) -> None:
     """Make sure that a method applies to a model.
 
     Raises:
         MethodRefused: with the catalogue's reason.
     """
-    reason = catalogue().refusal(name, family, task, update)
+    reason = refusal(name, family, task, update)
     if reason is not None:
-        raise MethodRefused(
-            f"{name} (update: {update}) does not apply to {family} for {task}: {reason}",
-            pointers=[{"pointer": "#/method", "detail": reason}],
-        )
+        raise MethodRefused(reason, pointers=[{"pointer": "#/method", "detail": reason}])
+
+
+def refusal(name: str, family: str, task: str, update: str) -> str | None:
+    """Return why a method cannot unlearn on a model, or None where it can.
+
+    The method may have been accepted by an earlier release, or have come with a plugin that is gone.
+    """
+    known = catalogue()
+    if name not in known.methods:
+        return f"{name} is no method of this service; known are {', '.join(sorted(known.methods))}"
+    reason = known.refusal(name, family, task, update)
+    if reason is None:
+        return None
+    return f"{name} (update: {update}) does not apply to {family} for {task}: {reason}"
 
 
 def meeting(scope: str) -> list[str]:
@@ -58,6 +86,15 @@ def by_scope() -> dict[str, list[str]]:
 
 
 def promise(name: str) -> tuple[Guarantee, list[str]]:
-    """Return the class of a method's guarantee and its limitations, for the certificate."""
-    method = catalogue().method(name)
+    """Return the class of a method's guarantee and its limitations, for the certificate.
+
+    Of a method that this service does not know any more the weaker class is stated.
+    """
+    method = catalogue().methods.get(name)
+    if method is None:
+        unknown = (
+            f"The method {name} is not known to this service any more: its guarantee is stated as"
+            " approximate, whatever it was, and its limitations are not listed."
+        )
+        return "approximate", [unknown]
     return cast("Guarantee", method.guarantee), list(method.limitations)

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.orm import Session
 
+from app.deletions.held import HOLD, hold_and_ask
+
 _SHOWN = 20
+_DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 _COLUMNS = {
     "pair_ids": ("pair_id",),
@@ -85,6 +89,7 @@ class Resolved:
     Attributes:
         status: of the dataset; None where there is no such dataset.
         train_total: training pairs of the dataset.
+        validation_total: its validation pairs.
         train_count: training pairs among the targets.
         already: of these, pairs that were forgotten or asked for before (`_ASKED_BEFORE`).
         named_total: pairs named on the dataset up to now, repeated ones counted again.
@@ -95,6 +100,7 @@ class Resolved:
 
     status: str | None
     train_total: int
+    validation_total: int
     pair_ids: list[str]
     train_count: int
     already: int
@@ -106,7 +112,7 @@ class Resolved:
 
 
 @lru_cache
-def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> TextClause:
+def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> str:
     hits = " UNION ".join(
         _HITS.format(kind=kind, column=column) for kind in kinds for column in _COLUMNS[kind]
     )
@@ -117,7 +123,7 @@ def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> TextClause:
         lineage="line.lineage_id",
         meets="done.spec ->> 'method' = ANY(:methods)",
     )
-    return text(
+    statement = text(
         f"""
         WITH hits AS MATERIALIZED ({hits}),
         lines AS MATERIALIZED ({_LISTED_LINES if listed else _ALL_LINES})
@@ -137,6 +143,7 @@ def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> TextClause:
             {missing}
         """  # noqa: S608 - put together from the constants of this file
     )
+    return str(statement.compile(dialect=_DIALECT))
 
 
 # A lineage has versions that are ready for as long as its newest one is: see `registry.retirement`.
@@ -178,7 +185,7 @@ def resolve(
     versions: Sequence[str] | None,
     methods: Sequence[str],
 ) -> Resolved:
-    """Find out what a request asks for.
+    """Hold the dataset, as `hold_dataset` does, and find out what a request asks for.
 
     Args:
         session: the caller's transaction.
@@ -191,15 +198,17 @@ def resolve(
     values: dict[str, Any] = {"dataset_id": dataset_id, "methods": list(methods), **targets}
     if versions is not None:
         values["versions"] = list(versions)
-    row = session.execute(statement, values).mappings().one()
+    row = hold_and_ask(session, dataset_id, statement, values)
     pair_ids: list[str] = row["pair_ids"] or []
     missing = {kind: row.get(f"unknown_{kind}") or [] for kind in targets if kind != "pair_ids"}
     if "pair_ids" in targets:
         missing["pair_ids"] = list(set(targets["pair_ids"]).difference(pair_ids))
+    splits: dict[str, int] = row["split_counts"] or {}
     reached = [_line(item) for item in row["lines"] or []]
     return Resolved(
         status=row["status"],
-        train_total=int((row["split_counts"] or {}).get("train", 0)),
+        train_total=int(splits.get("train", 0)),
+        validation_total=int(splits.get("val", 0)),
         pair_ids=pair_ids,
         train_count=row["train_count"],
         already=row["already"],
@@ -215,10 +224,6 @@ def _line(item: dict[str, Any]) -> Line:
     return Line(**{**item, "versions": tuple(item.get("versions") or ())})
 
 
-# Rows that only refer to the dataset are not kept waiting.
-_HOLD = text("SELECT 1 FROM datasets WHERE dataset_id = :dataset_id FOR NO KEY UPDATE")
-
-
 def hold_dataset(session: Session, dataset_id: str) -> None:
     """Keep what learns from a dataset, and what makes it forget, from missing each other.
 
@@ -226,7 +231,7 @@ def hold_dataset(session: Session, dataset_id: str) -> None:
     dataset before they look for one another, until they commit. So one of two that meet waits, and
     then sees the other; requests are accepted one after the other.
     """
-    session.execute(_HOLD, {"dataset_id": dataset_id})
+    session.connection().exec_driver_sql(HOLD, {"dataset_id": dataset_id})
 
 
 _LEFT = text(

@@ -17,6 +17,7 @@ from app.deletions import service
 from app.deletions.completion import OPEN
 from app.deletions.errors import (
     DatasetNotReady,
+    MethodGone,
     MethodRefused,
     NothingLeft,
     NothingToRetry,
@@ -35,7 +36,11 @@ router = APIRouter(prefix="/deletion-requests", tags=["deletion requests"], rout
 Reader = Annotated[Caller, Depends(require("deletions:read"))]
 Writer = Annotated[Caller, Depends(require("deletions:write"))]
 Admin = Annotated[Caller, Depends(require("admin"))]
-_POLL = {"Retry-After": "5"}
+
+
+def _poll(view: RequestView) -> dict[str, str]:
+    """Return when to ask again; nothing of a request that has ended, or is on hold."""
+    return {"Retry-After": "5"} if view.status in OPEN else {}
 
 
 async def _services(request: Request) -> Services:  # a plain one would cost a thread
@@ -72,7 +77,7 @@ def submit_request(
     """
     view = service.submit(session, services, caller.token_id, new)
     place = f"/v1/deletion-requests/{view.request_id}"
-    return once.answer(202, view, {"Location": place, **_POLL})
+    return once.answer(202, view, {"Location": place, **_poll(view)})
 
 
 @router.get("")
@@ -105,7 +110,7 @@ def list_requests(
 def read_request(request_id: str, _: Reader, session: SessionDep, request: Request) -> Response:
     """Read a deletion request: status, deadline, jobs. Scope: deletions:read."""
     view = service.read(session, request_id)
-    return conditional(request, view, _POLL if view.status in OPEN else {})
+    return conditional(request, view, _poll(view))
 
 
 @router.delete("/{request_id}", status_code=204, responses=problems(RequestNotFound, RequestEnded))
@@ -133,7 +138,7 @@ def delete_salt(request_id: str, caller: Admin, session: SessionDep) -> None:
     "/{request_id}/retry",
     status_code=202,
     response_model=RequestView,
-    responses=problems(RequestNotFound, NothingToRetry, KeyInUse, KeyReused),
+    responses=problems(RequestNotFound, NothingToRetry, MethodGone, KeyInUse, KeyReused),
 )
 def retry_request(
     request_id: str, _: Writer, session: SessionDep, once: OnceDep, services: ServicesDep
@@ -141,4 +146,4 @@ def retry_request(
     """Try again what failed of a request that needs attention. Scope: deletions:write."""
     view = service.retry(session, services, request_id)
     place = f"/v1/deletion-requests/{request_id}"
-    return once.answer(202, view, {"Location": place, **_POLL})
+    return once.answer(202, view, {"Location": place, **_poll(view)})

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
+from app.core.pointers import pointers_to
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import LEAST_TRAINING_PAIRS
-from app.deletions import intake, methods, queries
-from app.deletions.completion import OPEN, complete
+from app.deletions import intake, methods, queries, remainder
+from app.deletions.completion import OPEN, complete, settle_request
 from app.deletions.errors import (
+    METHOD_GONE,
     DatasetNotReady,
-    NothingLeft,
+    MethodGone,
     NothingToRetry,
     NotLearned,
     RequestEnded,
@@ -55,9 +57,11 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
     trainings = [line for line in found.trainings if line.open]
     most_named = found.named_total + len(found.pair_ids)
     if (lines or trainings) and found.train_total - most_named < LEAST_TRAINING_PAIRS:
-        _check_rest(session, new.dataset_id, found)
+        remainder.check(session, new, found, [*lines, *trainings])
     for line in [*lines, *trainings]:
         methods.check_family(new.method, line.family, line.task, new.update)
+    if (lines or trainings) and not found.validation_total:
+        methods.check_unwatched(new.method, new.objective)
     view = intake.record(session, services.queue, token_id, new, found, lines, trainings)
     return view if view.jobs else _complete_at_once(session, services.signer, view, found)
 
@@ -66,7 +70,6 @@ def _resolve(session: Session, new: NewRequest) -> Resolved:
     targets, meeting = new.targets.distinct(), methods.meeting(new.scope)
     # From here to the commit no training starts or ends, no upload becomes ready, no version is
     # retired and no other request is accepted: each of them is found now or will find this one.
-    queries.hold_dataset(session, new.dataset_id)
     found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)
     if found.status is None:
         raise DatasetNotFound(new.dataset_id)
@@ -79,7 +82,7 @@ def _resolve(session: Session, new: NewRequest) -> Resolved:
 
 
 def _check_targets(new: NewRequest, found: Resolved) -> None:
-    _check_in_use(found)
+    _check_in_use(new, found)
     if found.unknown:
         raise UnknownTargets(new.dataset_id, found.unknown)
     known = {version for line in found.lines for version in line.versions}
@@ -88,33 +91,19 @@ def _check_targets(new: NewRequest, found: Resolved) -> None:
         raise NotLearned(
             f"{len(strange)} of the listed versions did not learn from dataset {new.dataset_id} or are not"
             f" ready: {', '.join(strange[:20])}. Leave `versions` out to reach every version that did.",
-            pointers=[{"pointer": "#/versions", "detail": "did not learn from the dataset"}],
+            pointers=pointers_to(
+                new.versions or [], strange[:20], "#/versions", "did not learn from the dataset"
+            ),
         )
 
 
-def _check_in_use(found: Resolved) -> None:
+def _check_in_use(new: NewRequest, found: Resolved) -> None:
     if found.retired:
         raise VersionRetired(
             f"{len(found.retired)} of the listed versions are retired, so nothing is unlearned on them:"
             f" {', '.join(found.retired[:20])}. Leave them out.",
-            pointers=[{"pointer": "#/versions", "detail": "retired"}],
+            pointers=pointers_to(new.versions or [], found.retired[:20], "#/versions", "retired"),
         )
-
-
-def _check_rest(session: Session, dataset_id: str, found: Resolved) -> None:
-    left = queries.count_left(session, dataset_id, found.pair_ids, LEAST_TRAINING_PAIRS)
-    if left >= LEAST_TRAINING_PAIRS:
-        return
-    pending = queries.open_requests(session, dataset_id)
-    named = f", of which {', '.join(pending[:20])} are not completed," if pending else ""
-    raise NothingLeft(
-        f"At least {LEAST_TRAINING_PAIRS} training pairs of dataset {dataset_id} must be left to retain;"
-        f" without these {len(found.pair_ids)} pairs and those of earlier requests{named} {left} would be."
-        " Name fewer, or retire the versions that learned from the dataset"
-        " (POST /v1/models/<model_id>/versions/<version_id>/retire).",
-        pointers=[{"pointer": "#/targets", "detail": f"leaves {left} training pairs"}],
-        extra={"pending_requests": {"count": len(pending), "first": pending[:20]}},
-    )
 
 
 def _complete_at_once(
@@ -281,8 +270,8 @@ def _lower_references(session: Session, job: Job) -> None:
 
 _UNMET = text(
     """
-    SELECT DISTINCT ON (job.lineage_id) job.lineage_id, job.model_id
-    FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id)
+    SELECT DISTINCT ON (job.lineage_id) job.lineage_id, job.model_id, family, task
+    FROM deletion_request_jobs AS link JOIN jobs AS job USING (job_id) JOIN models USING (model_id)
     WHERE link.request_id = :request_id AND link.relation IN ('forget', 'awaits')
       AND EXISTS (SELECT 1 FROM versions
                   WHERE versions.lineage_id = job.lineage_id AND versions.status = 'ready')
@@ -302,6 +291,7 @@ def retry(session: Session, services: Services, request_id: str) -> RequestView:
     Raises:
         RequestNotFound: no request has this id.
         NothingToRetry: it does not need attention.
+        MethodGone: the service does not have its method any more, or not for one of the models.
     """
     # So that no version is retired meanwhile.
     queries.hold_dataset(session, _get(session, request_id).dataset_id)
@@ -310,17 +300,23 @@ def retry(session: Session, services: Services, request_id: str) -> RequestView:
         raise NothingToRetry(
             f"Request {request_id} is {request.status}; only one that needs attention can be tried again."
         )
-    for lineage_id, model_id in session.execute(_UNMET, {"request_id": request_id}).all():
+    unmet = session.execute(_UNMET, {"request_id": request_id}).all()
+    for line in unmet:
+        reason = methods.refusal(request.method, line.family, line.task, request.update)
+        if reason is not None:
+            raise MethodGone(f"Request {request_id} cannot be tried again: {reason}. {METHOD_GONE}")
         job = enqueue_unlearning(
             session,
             services.queue,
-            model_id=model_id,
+            model_id=line.model_id,
             dataset_id=request.dataset_id,
-            lineage_id=lineage_id,
+            lineage_id=line.lineage_id,
             spec=intake.job_spec(intake.shared_spec(request), [request.reference_models]),
         )
         session.add(RequestJob(request_id=request_id, job_id=job.job_id, relation="forget"))
     request.status = "pending"
     request.status_reason = None
     session.flush()
+    if not unmet:  # what was in its way is gone
+        settle_request(session, services.signer, request)
     return read(session, request_id)

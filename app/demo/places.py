@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -17,21 +17,74 @@ from app.demo.client import DemoError
 _MOST_THREADS = 16  # models as small as these have no work for more
 
 
-def require_writable(option: str, folder: Path) -> None:
-    """Make a folder that something is written to at the end.
+@contextmanager
+def writable(option: str, folder: Path) -> Iterator[Path]:
+    """Make a folder that something is written to at the end; give its absolute path.
+
+    If the block fails, folders that were made for it go again, as far as they are empty.
 
     Raises:
         SettingsError: it cannot be made or written.
     """
+    folder = folder.absolute()
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
+        _remove_empty(made)
         raise SettingsError(
-            f"{option} cannot be written: {folder.absolute()} cannot be used as a folder "
-            f"({error.strerror}). Name another place."
+            f"{option} cannot be written: {folder} cannot be used as a folder ({error.strerror}). Name "
+            "another place."
         ) from error
+    try:
+        yield folder
+    except BaseException:  # Ctrl-C too
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def results(folder: Path) -> Iterator[Path]:
+    """Give the folder of what is taken home; a demo that does not end takes away what it put there.
+
+    A folder that had something in it before is left as it is then.
+
+    Raises:
+        SettingsError: it cannot be made or written, or something else lies where the checkpoint goes.
+    """
+    with writable("--out", folder) as out:
+        _require_replaceable(out / "checkpoint")
+        ours = not any(out.iterdir())
+        try:
+            yield out
+        except BaseException:
+            if ours:
+                _clear(out)
+            raise
+
+
+def _require_replaceable(checkpoint: Path) -> None:
+    if checkpoint.exists() and not (checkpoint / "SHA256SUMS").is_file():
+        raise SettingsError(
+            f"--out cannot be written: {checkpoint} is there already and is not from an earlier demo, and "
+            "a checkpoint would replace it. Name another folder."
+        )
+
+
+def _clear(folder: Path) -> None:
+    for one in folder.iterdir():
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one, ignore_errors=True)
+        else:
+            one.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,14 +13,16 @@ from rich.console import Console
 from app.core.embedded import EmbeddedServerError
 from app.core.launch import RunningService, running_service
 from app.core.settings import read_settings
+from app.core.settings_errors import SettingsError
 from app.demo import artefacts, data, verdict
 from app.demo.client import Caller, DemoError, Json
 from app.demo.data import DemoData, Forgotten
-from app.demo.places import logs_kept, private_settings, require_writable, workspace
+from app.demo.places import logs_kept, private_settings, results, workspace, writable
 from app.demo.progress import Steps
 
 _STEPS = 8
 _INTERRUPTED = 130
+_OUT = Path("lethe-demo")
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,10 @@ def run_demo(options: DemoOptions, json_file: Path | None) -> int:
         SettingsError: a setting cannot be used, or what the options name cannot be written.
     """
     read_settings()  # now, not in some minutes
-    require_writable("--out", options.out or Path("lethe-demo"))
-    if json_file is not None:
-        require_writable("--json", json_file.parent)
     console = Console()
     steps = Steps(console, _STEPS)
     try:
-        with workspace() as folder, logs_kept(folder, console):
+        with _places(options, json_file), workspace() as folder, logs_kept(folder, console):
             outcome = _tell(options, folder, steps)
     except (DemoError, EmbeddedServerError) as error:
         console.print(f"\n[bold red]The demo failed.[/bold red] {error}", highlight=False)
@@ -81,13 +80,31 @@ def run_demo(options: DemoOptions, json_file: Path | None) -> int:
     return _conclude(console, steps, outcome)
 
 
+@contextmanager
+def _places(options: DemoOptions, json_file: Path | None) -> Iterator[None]:
+    """Look now whether everything can be written at the end."""
+    with ExitStack() as stack:
+        stack.enter_context(writable("--out", options.out or _OUT))
+        if json_file is not None:
+            if json_file.is_dir():
+                raise SettingsError(
+                    f"--json cannot be written: {json_file} is a folder. Name a file."
+                )
+            stack.enter_context(writable("--json", json_file.parent))
+        yield
+
+
 def _tell(options: DemoOptions, workspace: Path, steps: Steps) -> Outcome:
     what = "Reading the data set" if options.data else "Making pairs of handwritten digits"
     with steps.step(what):
         found = data.prepare(options.data, workspace, options.seed)
         forgotten = data.choose(found, options.share, options.seed)
-    with _service(workspace, found, steps) as service, Caller(*_access(service)) as caller:
-        return _Story(options, found, forgotten, caller, steps).run()
+    with (
+        results(options.out or _OUT / found.name) as out,
+        _service(workspace, found, steps) as service,
+        Caller(*_access(service)) as caller,
+    ):
+        return _Story(options, found, forgotten, caller, steps, out).run()
 
 
 @contextmanager
@@ -114,14 +131,14 @@ class _Story:
         forgotten: Forgotten,
         caller: Caller,
         steps: Steps,
+        out: Path,
     ) -> None:
         self.options = options
         self.data = found
         self.forgotten = forgotten
         self.caller = caller
         self.steps = steps
-        self.out = (options.out or Path("lethe-demo") / found.name).absolute()
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.out = out
 
     def run(self) -> Outcome:
         """Go from the empty service to a verified certificate."""

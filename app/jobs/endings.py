@@ -82,7 +82,7 @@ def _requeue(session: Session, job: Job, outcome: str, reason: str, *, pause: fl
     if pause is not None:
         job.retry_time = func.clock_timestamp() + timedelta(seconds=pause)
         told["retry_after_seconds"] = pause
-    _free(session, job)
+    _free(job)
     record_event(session, job.job_id, "status", told)
     session.flush()
 
@@ -94,19 +94,14 @@ def _end(session: Session, job: Job, status: str, outcome: str, reason: str | No
     job.status = status
     job.finished_time = func.clock_timestamp()
     job.retry_time = None
-    _free(session, job)
+    _free(job)
     record_event(session, job.job_id, "status", {"status": status, "reason": reason})
     session.flush()
 
 
-def _free(session: Session, job: Job) -> None:
+def _free(job: Job) -> None:
     job.worker = None
     job.lease_expires_time = None
-    # What waits for the lineage is announced at the next tick.
-    waiting = update(Job).where(Job.lineage_id == job.lineage_id, Job.status == "queued")
-    session.execute(
-        waiting.where(Job.job_id != job.job_id).values(dispatched_time=None, dispatches=0)
-    )
 
 
 def _close_attempt(session: Session, job: Job, outcome: str, reason: str | None) -> None:

@@ -164,7 +164,10 @@ _DUE = text(
         WHERE status = 'queued' AND finished_time IS NULL
           AND (retry_time IS NULL OR retry_time <= clock_timestamp())
           AND (dispatched_time IS NULL OR dispatched_time < clock_timestamp()
-               - make_interval(secs => least(:longest, :seconds * power(2, least(dispatches - 1, 10)))))
+               - make_interval(secs => least(:longest, :seconds * power(2, least(dispatches - 1, 10))))
+               OR EXISTS (SELECT 1 FROM attempts JOIN jobs AS other USING (job_id)
+                          WHERE other.lineage_id = job.lineage_id AND other.job_id <> job.job_id
+                            AND attempts.ended_time > job.dispatched_time))
           AND NOT EXISTS (SELECT 1 FROM jobs AS other WHERE other.lineage_id = job.lineage_id
                           AND other.status IN ('preparing', 'running', 'auditing', 'cancelling'))
         ORDER BY created_time LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
@@ -176,7 +179,9 @@ _DUE = text(
 def due(session: Session, seconds: float, limit: int = 100) -> list[str]:
     """Return queued jobs that were never announced, or longer ago than ``seconds`` doubled each time.
 
-    A job that pauses before another attempt is not among them.
+    One whose lineage has been worked on since is due as well: while that went on nobody could claim
+    it. It is found so, and not told by the job that ends, since two that end at the same moment
+    would each wait for the other's row. A job that pauses before another attempt is not among them.
     """
     values = {"seconds": seconds, "longest": _LONGEST_WAIT_SECONDS, "limit": limit}
     return sorted(session.execute(_DUE, values).scalars())

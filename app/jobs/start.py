@@ -4,20 +4,23 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.deletions import duties
+from app.deletions.completion import settle
 from app.deletions.queries import hold_dataset
 from app.deletions.tables import RequestJob
 from app.jobs.lease import Lease, claim
 from app.jobs.tables import Job
 from app.ledger import log
 from app.ledger.records import JobStarted
+from app.ledger.tree_head import Signer
 
 
 def start(
-    session: Session, job_id: str, worker: str, *, seconds: float, max_attempts: int
+    session: Session, signer: Signer, job_id: str, worker: str, *, seconds: float, max_attempts: int
 ) -> Lease | None:
     """Claim a job and record in the ledger that it has begun; None where there is nothing to do.
 
-    The ledger has one such leaf a job, however many attempts it takes.
+    The ledger has one such leaf a job, however many attempts it takes. A training that is claimed
+    again leaves out what requests waited for it with, so that they wait for it no longer.
     """
     query = select(Job.kind, Job.dataset_id).where(Job.job_id == job_id, Job.status == "queued")
     row = session.execute(query.with_for_update(key_share=True)).one_or_none()
@@ -32,6 +35,8 @@ def start(
     duties.begin(session, job)
     if lease.token == 1:
         log.append(session, _leaf(session, job))
+    elif job.kind == "train":
+        settle(session, signer, job_id)
     return lease
 
 

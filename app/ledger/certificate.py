@@ -41,11 +41,19 @@ class KeyMetric(_Frozen):
     unavailable: str | None = None
 
 
+class ForgottenIn(_Frozen):
+    """How many of the request's training pairs a version forgot, or was trained without."""
+
+    version_id: ResourceId
+    pair_count: Count
+
+
 class CertifiedVersion(_Frozen):
     """A version that has forgotten the pairs, and the version that it was made from.
 
     ``made_for_request`` is false where it had forgotten them before the request's turn came.
-    ``reference_models`` is 0 where none were asked for, or none could be made.
+    ``reference_models`` is 0 where none were asked for, or none could be made. ``forgotten_in``
+    divides the request's training pairs among this version and those before it.
     """
 
     version_id: ResourceId
@@ -55,6 +63,7 @@ class CertifiedVersion(_Frozen):
     method: Word | None = None
     made_for_request: bool = True
     reference_models: Count = Field(default=0, description="made for the attack on each pair")
+    forgotten_in: list[ForgottenIn] = []
     metrics: list[KeyMetric]
 
 

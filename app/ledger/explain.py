@@ -151,9 +151,22 @@ def _describe_version(version: Mapping[str, Any]) -> list[str]:
     )
     if not version.get("made_for_request", True):
         first += f" It had forgotten the pairs already, by method {version.get('method')}."
+    first += _forgotten_in(version)
     if made := version.get("reference_models"):
         first += f" Each pair was attacked by {_count(made, 'reference model')}."
     return [first, *(_describe_metric(metric) for metric in version["metrics"])]
+
+
+def _forgotten_in(version: Mapping[str, Any]) -> str:
+    """Say where the request's pairs were forgotten, unless it was all in the version itself."""
+    parts = version.get("forgotten_in", [])
+    if [part["version_id"] for part in parts] in ([], [version["version_id"]]):
+        return ""
+    said = ", ".join(f"{part['pair_count']} in {part['version_id']}" for part in parts)
+    return (
+        f" Of the request's training pairs were forgotten, or left out of the training: {said}. The"
+        " figures on all pairs that the version has forgotten have all of them among theirs."
+    )
 
 
 def _describe_metric(metric: Mapping[str, Any]) -> str:

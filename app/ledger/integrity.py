@@ -17,8 +17,9 @@ from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
 from app.ledger import log, merkle, tables
+from app.ledger.key_file import KeyFileError, is_there
 from app.ledger.records import Record
-from app.ledger.tree_head import KeyFileError, NoteError, Signer, TreeHead, verify_note
+from app.ledger.tree_head import NoteError, Signer, TreeHead, verify_note
 from app.ledger.verify import read_head
 
 _Leaf = Row[int, str, str, bytes, bytes]
@@ -60,12 +61,12 @@ def check_files(
         KeyFileError: the key cannot be read.
     """
     older = None if older_head is None else read_head(older_head)
-    if not signing_key.exists():
+    if not is_there(signing_key):
         raise KeyFileError(
             f"{signing_key} is not there; set LETHE_SIGNING_KEY_FILE or LETHE_DATA_DIR to the key's "
             "place."
         )
-    key = Signer.load_or_create(signing_key, origin).public_key_pem
+    key = Signer.load(signing_key, origin).public_key_pem
     return check_log(session, key, origin, older)
 
 

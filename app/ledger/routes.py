@@ -11,7 +11,7 @@ from app.core.db import SessionDep
 from app.core.problems import problems
 from app.ledger import log, tables
 from app.ledger.certificate import encoded
-from app.ledger.errors import LogCorrupt, NoSuchLeaf, NoSuchSize
+from app.ledger.errors import LogCorrupt, NoSuchLeaf, NoSuchSize, asked_by
 from app.ledger.schemas import ConsistencyOut, EntriesOut, EntryOut, HeadOut, InclusionOut
 from app.ledger.tree_head import Signer
 
@@ -52,7 +52,8 @@ def list_entries(
 @router.get("/proof/inclusion", responses=problems(NoSuchLeaf, NoSuchSize))
 def prove_inclusion(session: SessionDep, _: Reader, leaf_index: Size, size: Size) -> InclusionOut:
     """Return the proof that leaf ``leaf_index`` is in the tree of the first ``size`` leaves."""
-    hashes = log.inclusion(session, leaf_index, size)
+    with asked_by("size" if leaf_index < size else "leaf_index"):
+        hashes = log.inclusion(session, leaf_index, size)
     leaf, root = log.range_hashes(session, [(leaf_index, leaf_index + 1), (0, size)])
     return InclusionOut(
         leaf_index=leaf_index,
@@ -66,7 +67,8 @@ def prove_inclusion(session: SessionDep, _: Reader, leaf_index: Size, size: Size
 @router.get("/proof/consistency", responses=problems(NoSuchSize))
 def prove_consistency(session: SessionDep, _: Reader, first: Size, second: Size) -> ConsistencyOut:
     """Return the proof that the first ``second`` leaves only add to the first ``first``."""
-    hashes = log.consistency(session, first, second)
+    with asked_by("second" if first <= second else "first"):
+        hashes = log.consistency(session, first, second)
     first_root, second_root = log.range_hashes(session, [(0, first), (0, second)])
     return ConsistencyOut(
         first=first,

@@ -7,10 +7,7 @@ A note is the text ``origin``, ``size``, base64 root, an empty line, and a signa
 import base64
 import binascii
 import hashlib
-import os
 import re
-import secrets
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 # Public names of the package, which it re-exports without saying so to type checkers.
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
+from app.ledger.key_file import create_key, is_there, read_key
+
 _ED25519 = b"\x01"
 _DASH = "\u2014"
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -29,10 +28,6 @@ _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 class NoteError(ValueError):
     """A signed note is malformed or not signed by the key; the sentence says which."""
-
-
-class KeyFileError(Exception):
-    """The signing key's file is unreadable, unsafe or no Ed25519 key; the sentence says how."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +99,23 @@ class Signer:
         Raises:
             KeyFileError: the file is unsafe, unreadable or holds another kind of key.
         """
-        if not path.exists():
-            _create_key(path)
-        return cls(_read_key(path), origin)
+        if not is_there(path):
+            create_key(path)
+        return cls.load(path, origin)
+
+    @classmethod
+    def load(cls, path: Path, origin: str) -> Self:
+        """Read the key at ``path``.
+
+        Raises:
+            KeyFileError: the file is missing, unsafe, unreadable or holds another kind of key.
+        """
+        return cls(read_key(path), origin)
+
+    @property
+    def key_id(self) -> str:
+        """What signature lines name the key by (C2SP signed-note), as 8 hexadecimal digits."""
+        return _key_hash(self.origin, self._public_key).hex()
 
     @property
     def public_key_pem(self) -> str:
@@ -125,56 +134,6 @@ class Signer:
     def dsse_signer(self) -> CryptoSigner:
         """Return the signer of DSSE envelopes, with the same key."""
         return CryptoSigner(self._private_key)
-
-
-def _create_key(path: Path) -> None:
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(draft, path)
-    finally:
-        draft.unlink()
-
-
-def _publish(draft: Path, path: Path) -> None:
-    """Give the finished file its name; where another process was first, its key stands."""
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _read_key(path: Path) -> Ed25519PrivateKey:
-    try:
-        pem, status = path.read_bytes(), path.stat()
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise KeyFileError(
-            f"{path} cannot be read as a private key without a passphrase: {error}."
-        ) from error
-    # As ssh does: a file of ours must be ours alone; one mounted by another user is their matter.
-    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
-        raise KeyFileError(f"{path} can be read or written by others. Run: chmod 600 {path}")
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(
-            f"{path} holds no Ed25519 key. Make one: openssl genpkey -algorithm ed25519"
-        )
-    return key
 
 
 def decode_base64(data: str, what: str) -> bytes:
@@ -215,7 +174,22 @@ def verify_note(note: str, public_key_pem: str, origin: str | None = None) -> Tr
         blob = _signature(line, head.origin)
         if blob is not None and blob[:4] == expected:
             return _checked(head, public_key, blob[4:], body + "\n")
-    raise NoteError("The tree head bears no signature by this key.")
+    others = ", ".join(signed_by(note)[1]) or "another name only"
+    raise NoteError(
+        f"The tree head bears no signature by this key ({expected.hex()}), but by {others}."
+    )
+
+
+def signed_by(note: str) -> tuple[str, list[str]]:
+    """Return the log that ``note`` names and the ids of the keys that signed as it, unchecked.
+
+    Raises:
+        NoteError: malformed.
+    """
+    origin = _parse(note).origin
+    lines = note.split("\n\n", 1)[1].removesuffix("\n").split("\n")
+    blobs = [_signature(line, origin) for line in lines]
+    return origin, [blob[:4].hex() for blob in blobs if blob is not None]
 
 
 def _checked(head: TreeHead, key: Ed25519PublicKey, signature: bytes, body: str) -> TreeHead:

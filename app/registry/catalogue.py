@@ -15,11 +15,10 @@ from app.core.pointers import pointer_to
 from app.core.problems import MOST_POINTERS
 from app.registry.errors import ParametersInvalid, UnknownComponent
 from app.registry.pretrained import misplaced
-from app.registry.rules import Fault, faults
+from app.registry.rules import faults
+from app.registry.schema_faults import schema_faults
 
 C = TypeVar("C")
-# A message repeats what came, however long that is.
-_MOST_MESSAGE = 300
 
 
 class Component(BaseModel):
@@ -100,8 +99,8 @@ class Catalogue(BaseModel):
 
     def check_model(self, family: str, task: str) -> None:
         """Raise `UnknownComponent` unless a model of this family and task can be trained."""
-        self._named("family", self.families, family)
-        self._named("task", self.tasks, task)
+        self.family(family)
+        self.task(task)
         tasks = sorted(pair.task for pair in self.combinations if pair.family == family)
         if task not in tasks:
             raise UnknownComponent(
@@ -124,7 +123,7 @@ class Catalogue(BaseModel):
             pointer: where.
             installed: folders of pretrained models that it may name, beside the words for encoders.
         """
-        schema = self._named("family", self.families, family).config_schema
+        schema = self.family(family).config_schema
         check(schema, config, pointer)
         places = list(misplaced(schema, config, pointer, installed))
         if places:
@@ -138,11 +137,19 @@ class Catalogue(BaseModel):
         self, task: str, training: dict[str, Any], pointer: str = "#/training"
     ) -> None:
         """Raise `ParametersInvalid` unless ``training`` is a recipe of ``task``."""
-        check(self._named("task", self.tasks, task).recipe_schema, training, pointer)
+        check(self.task(task).recipe_schema, training, pointer)
 
     def check_params(self, method: str, params: dict[str, Any]) -> None:
         """Raise `ParametersInvalid` unless ``params`` are parameters of ``method``."""
         check(self.method(method).params_schema, params, "#/params")
+
+    def family(self, name: str) -> Family:
+        """Return the family; raises `UnknownComponent` that lists the known ones."""
+        return self._named("family", self.families, name)
+
+    def task(self, name: str) -> Task:
+        """Return the task; raises `UnknownComponent` that lists the known ones."""
+        return self._named("task", self.tasks, name)
 
     def method(self, name: str) -> Method:
         """Return the method; raises `UnknownComponent` that lists the known ones."""
@@ -167,25 +174,20 @@ class Catalogue(BaseModel):
 
 def check(schema: dict[str, Any], value: dict[str, Any], pointer: str) -> None:
     """Raise `ParametersInvalid` with a pointer to each fault, or accept ``value``."""
-    found = _faults(schema, value)
-    if found:
-        raise ParametersInvalid(
-            f"{len(found)} value{'s' if len(found) != 1 else ''} under {pointer} cannot be "
-            "accepted; GET /v1/catalogue has the schema.",
-            pointers=[
-                {"pointer": pointer_to(fault.path, pointer), "detail": fault.message}
-                for fault in found[:MOST_POINTERS]
-            ],
-        )
-
-
-def _faults(schema: dict[str, Any], value: dict[str, Any]) -> list[Fault]:
-    from jsonschema import Draft202012Validator  # slow to load
-
-    found = sorted(Draft202012Validator(schema).iter_errors(value), key=lambda fault: fault.path)
-    if found:
-        return [Fault(tuple(f.absolute_path), f.message[:_MOST_MESSAGE]) for f in found]
-    return list(faults(schema, value))
+    # Rules between members are for values that follow the schema in all else.
+    found = schema_faults(schema, value) or list(faults(schema, value))
+    if not found:
+        return
+    pointers = [
+        {"pointer": pointer_to(fault.path, pointer), "detail": fault.message}
+        for fault in found[:MOST_POINTERS]
+    ]
+    first = pointers[0]
+    raise ParametersInvalid(
+        f"{len(found)} value{'s' if len(found) != 1 else ''} under {pointer} cannot be accepted, "
+        f"the first one at {first['pointer']}: {first['detail']}. GET /v1/catalogue has the schema.",
+        pointers=pointers,
+    )
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from app.core.json_members import RepeatedMemberError, object_of
 from app.registry.errors import CheckpointInvalid, FileRefused
 from app.registry.pretrained import foreign
 
@@ -28,13 +29,16 @@ ALLOWED = frozenset({WEIGHTS, *JSON_FILES, *TEXT_FILES})
 REQUIRED = (WEIGHTS, "config.json", CARD)
 # Files other than weights are read whole to check them.
 _MOST_TEXT_BYTES = 64 << 20
+_MOST_SHOWN = 100
 
 
 def check_name(path: str) -> None:
     """Raise `FileRefused` unless a checkpoint may have a file of this name."""
     if path not in ALLOWED:
         raise FileRefused(
-            f"A checkpoint cannot have a file {path!r}. Allowed are {', '.join(sorted(ALLOWED))}."
+            f"A checkpoint cannot have a file {path[:_MOST_SHOWN]!r}. Allowed are "
+            f"{', '.join(sorted(ALLOWED))}; no pickle is ever taken, nor a path with folders.",
+            pointers=[{"parameter": "path", "detail": "not a name that a checkpoint may have"}],
         )
 
 
@@ -55,6 +59,8 @@ def check_content(path: str, file: Path, size: int) -> None:
         text = file.read_text("utf-8")
         if path in JSON_FILES:
             _check_json(path, text)
+    except (json.JSONDecodeError, RepeatedMemberError) as error:
+        raise FileRefused(f"{path} is no JSON that can be taken: {error}. Correct it.") from None
     except (ValueError, RecursionError) as error:
         raise FileRefused(f"{path} is not valid: {type(error).__name__}. Send it again.") from None
 
@@ -100,7 +106,7 @@ def check_whole(digests: Mapping[str, str], expected: str | None) -> str:
 
 
 def _check_json(path: str, text: str) -> None:
-    members = json.loads(text)
+    members = json.loads(text, object_pairs_hook=object_of)
     if next(foreign(members), None) is not None:
         raise FileRefused(f"{path} names a pretrained encoder that is not installed here.")
     if not isinstance(members, dict):

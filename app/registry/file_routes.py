@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from app.auth.service import Caller, require
 from app.core.bodies import DigestMismatch, SpooledBody, Truncated, spooled
 from app.core.db import SessionDep
-from app.core.errors import TooLarge
+from app.core.errors import TooLarge, UnsupportedMediaType
 from app.core.etags import NOT_MODIFIED
 from app.core.idempotency import KeyInUse, KeyReused, OnceDep
 from app.core.json_bodies import JsonRoute
@@ -78,6 +78,7 @@ def list_files(model_id: str, version_id: str, _: Reader, session: SessionDep) -
         VersionNotFound,
         VersionFixed,
         TooLarge,
+        UnsupportedMediaType,
         FileRefused,
         Truncated,
         DigestMismatch,

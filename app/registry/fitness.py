@@ -32,9 +32,9 @@ def check_fit(
     """
     faults = [
         {"pointer": "#/dataset_id", "detail": reason}
-        for reason in _task_faults(catalogue().tasks[model.task], dataset)
+        for reason in _task_faults(catalogue().task(model.task), dataset)
     ]
-    fields = catalogue().families[model.family].set_by_data
+    fields = catalogue().family(model.family).set_by_data
     faults += [
         {"pointer": f"{pointer}/{name}", "detail": reason}
         for name, fact in fields.items()

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from app.core.json_bodies import Body
 from app.datasets.schemas import Name
 from app.registry.tables import Model, Version, VersionFile
 
@@ -14,11 +15,10 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Values = dict[str, Any]
 
 
-class ModelIn(BaseModel):
+class ModelIn(Body):
     """A model to register."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [{"name": "photo-search", "family": "albef", "task": "retrieval"}]
         },
@@ -46,11 +46,10 @@ class ModelOut(BaseModel):
         return cls.model_validate(model)
 
 
-class TrainingIn(BaseModel):
+class TrainingIn(Body):
     """A version to be trained by a job."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"source": "training", "dataset_id": "ds_01jd...", "config": {}, "training": {}}
@@ -65,21 +64,18 @@ class TrainingIn(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 
-class RecipeIn(BaseModel):
+class RecipeIn(Body):
     """What retraining the version needs."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    config: Values = {}
-    training: Values = {}
+    config: Values = Field(default={}, description="Configuration of the family.")
+    training: Values = Field(default={}, description="Recipe of the task.")
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 
-class UploadIn(BaseModel):
+class UploadIn(Body):
     """A version whose files are put one by one, then finalized."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"source": "upload", "dataset_id": "ds_01jd..."}]},
     )
 
@@ -97,10 +93,8 @@ class UploadIn(BaseModel):
 VersionIn = Annotated[TrainingIn | UploadIn, Field(discriminator="source")]
 
 
-class FinalizeIn(BaseModel):
+class FinalizeIn(Body):
     """Ends an upload."""
-
-    model_config = ConfigDict(extra="forbid")
 
     checkpoint_sha256: Sha256 | None = Field(
         default=None,

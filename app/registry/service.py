@@ -71,7 +71,7 @@ def check_dataset(model: Model, dataset: Dataset) -> None:
         WrongModality: the model's family does not read what the dataset holds.
         TooFewTrainingPairs: its manifest has fewer than `LEAST_TRAINING_PAIRS`.
     """
-    expected = catalogue().families[model.family].modality
+    expected = catalogue().family(model.family).modality
     if dataset.modality != expected:
         raise WrongModality(
             f"The family {model.family} reads {expected} data; dataset {dataset.dataset_id} holds "

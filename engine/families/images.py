@@ -27,9 +27,7 @@ class ImageTable:
         crop: keep the proportions and cut the middle out, instead of stretching.
     """
 
-    def __init__(
-        self, images: Sequence[Any], size: tuple[int, int], *, crop: bool = False
-    ) -> None:
+    def __init__(self, images: Sequence[Any], size: tuple[int, int], *, crop: bool = False) -> None:
         self._images, self._size, self._crop = images, size, crop
         self._pixels = allocate((len(images), 3, *size), torch.uint8)
         self._known = torch.zeros(len(images), dtype=torch.bool)

@@ -34,7 +34,7 @@ from engine.unlearning import Truths, Unlearning, draw
 
 VALIDATIONS = 10
 """Validations in a run, spread evenly, so that selection costs little beside the steps."""
-RETAINED = 2048
+RETAINED = 8192
 """Most pairs of D_r that a run draws from: what the teacher must do does not grow with |D|."""
 
 

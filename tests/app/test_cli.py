@@ -16,7 +16,9 @@ from sqlalchemy import text
 
 from app.auth.service import create_token, revoke_token, verify
 from app.core.db import Database
+from app.core.settings import Settings
 from app.ledger import log
+from app.ledger.opening import open_log
 from app.ledger.records import RequestWithdrawn
 from app.ledger.tree_head import Signer
 from tests.terminal import environment
@@ -241,6 +243,80 @@ def test_a_database_that_is_away_is_said_in_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("The database cannot be reached: ")
     assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status", "said"),
+    [
+        (
+            "SIGNING_KEY_FILE",
+            "/etc/passwd",
+            2,
+            "LETHE_SIGNING_KEY_FILE: /etc/passwd cannot be read",
+        ),
+        (
+            "REDIS_URL",
+            "redis://:hunter2@127.0.0.1:1/0",
+            1,
+            "Redis cannot be reached at 127.0.0.1:1:",
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql://u:hunter2@127.0.0.1:1/d",
+            1,
+            "The database cannot be reached",
+        ),
+        ("DEVICE", "cuda:99", 2, "LETHE_DEVICE is cuda:99, and torch finds"),
+    ],
+)
+def test_serve_says_what_it_cannot_work_with_before_it_makes_anything(
+    tmp_path: Path, name: str, value: str, status: int, said: str
+) -> None:
+    settings = {"LETHE_DATA_DIR": str(tmp_path / "lethe"), f"LETHE_{name}": value}
+    done = _lethe("serve", "--port", "0", **settings)
+    assert (done.returncode, done.stdout) == (status, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(said)
+    assert "hunter2" not in line
+    assert not list(tmp_path.iterdir())
+
+
+API = ("app.cli", "api")
+UVICORN = ("uvicorn", "--factory", "app.main:create_app", "--port", "0")
+WORKER = ("app.cli", "worker")
+
+
+@pytest.mark.parametrize("start", [UVICORN, WORKER], ids=["uvicorn", "worker"])
+def test_what_is_given_another_key_than_the_log_has_does_not_start(
+    database: Database, database_url: str, redis_url: str, tmp_path: Path, start: tuple[str, ...]
+) -> None:
+    first = open_log(database, Settings(data_dir=tmp_path / "first"))
+    urls = {"LETHE_DATABASE_URL": database_url, "LETHE_REDIS_URL": redis_url}
+    module, *arguments = start
+    done = _lethe(*arguments, module=module, LETHE_DATA_DIR=str(tmp_path / "second"), **urls)
+    assert f"is signed with the key {first.key_id}, and the signing key" in _one_line(done)
+    assert not list((tmp_path / "second" / "keys").iterdir())
+
+
+@pytest.mark.parametrize("start", [API, WORKER], ids=["api", "worker"])
+def test_what_has_no_database_does_not_start(tmp_path: Path, start: tuple[str, ...]) -> None:
+    module, *arguments = start
+    done = _lethe(*arguments, module=module, LETHE_DATA_DIR=str(tmp_path), **URLS)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("The database cannot be reached: ")
+
+
+def test_a_database_of_a_newer_version_is_said_in_one_line(
+    database: Database, database_url: str
+) -> None:
+    with database.transaction() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+    done = _lethe("migrate", LETHE_DATABASE_URL=database_url)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "from_the_future" in line
+    assert line.endswith("Run the version that made them, or a newer one.")
 
 
 @pytest.mark.parametrize(

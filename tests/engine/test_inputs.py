@@ -268,9 +268,7 @@ def test_the_gallery_is_drawn_from_the_rows_it_was_given(
     assert torch.equal(inputs.gallery, first)
 
 
-def test_a_broken_image_stops_the_run_with_its_reference(
-    model: PairModel, tmp_path: Path
-) -> None:
+def test_a_broken_image_stops_the_run_with_its_reference(model: PairModel, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     content = (tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])

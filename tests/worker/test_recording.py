@@ -125,6 +125,31 @@ def test_pairs_forgotten_by_several_requests_stand_on_the_last_version(
     assert "No registered version" not in " ".join(_report(world, both)["summary"])
 
 
+def test_a_request_of_which_some_pairs_were_forgotten_before_is_measured_on_all_of_them(
+    world: World, context: Context, lineage: str
+) -> None:
+    _run(world, context, world.forget("digits-00000", "digits-00001"))
+    partly = world.forget("digits-00000", "digits-00001", "digits-00002")
+    _run(world, context, partly)
+    audited, stated, page = _seen(world, partly)
+    own = f"request:{partly['request_id']}"
+    sizes = {m["subset"]: m["n"] for m in audited["audit"]["metrics"] if m["name"] == "d_f"}
+    assert sizes == {"forget": 1, "forgotten": 3, own: 3}
+    assert [part["pair_count"] for part in audited["forgotten_in"]] == [2, 1]
+    assert {m["n"] for m in stated["versions"][0]["metrics"] if m["subset"] == own} == {3}
+    assert "on the 3 pairs of this request, 2 of them forgotten before this version" in page
+    assert "on 1 of the 3 pairs of this request: those that this version was made to" in page
+    again = world.forget("digits-00001", "digits-00002")
+    assert again["met_by_request_id"] == partly["request_id"]
+    [version] = _report(world, again)["versions"]
+    assert f"on the 3 pairs of request {partly['request_id']}, 2 of them" in str(
+        version["findings"]
+    )
+    assert "Of the 2 training pairs of this request were 1 forgotten in version 2 and 1" in str(
+        version["forgotten_sentence"]
+    )
+
+
 def test_a_request_withdrawn_before_an_idle_job_looked_is_not_taken_for_forgotten(
     world: World, context: Context, lineage: str
 ) -> None:
@@ -134,7 +159,7 @@ def test_a_request_withdrawn_before_an_idle_job_looked_is_not_taken_for_forgotte
     [job_id] = {request["jobs"][0]["job_id"] for request in (done, withdrawn)}
     _run(world, context, first)
     with context.database.transaction() as session:
-        lease = start(session, job_id, "test", seconds=60, max_attempts=3)
+        lease = start(session, context.signer, job_id, "test", seconds=60, max_attempts=3)
     assert lease is not None
     place = f"/v1/deletion-requests/{withdrawn['request_id']}"
     assert world.client.delete(place).status_code == 204

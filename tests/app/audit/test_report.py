@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.core.db import Database
+from app.datasets.tables import Dataset
 from app.deletions.tables import RequestPair
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -362,3 +363,27 @@ def test_a_version_whose_audit_is_missing_is_reported_as_not_measured(
     assert "was not measured: no forgetting is shown." in " ".join(
         client.get(REPORT).json()["summary"]
     )
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ({"train": 90, "val": 5, "test": 5}, []),
+        ({"train": 90, "test": 5}, ["no validation pairs"]),
+        ({"train": 90, "val": 5}, ["(Emoji search, version 2): the dataset has no test pairs."]),
+    ],
+)
+def test_a_dataset_without_held_out_pairs_is_said_to_hide_what_forgetting_cost(
+    client: TestClient, case: Any, splits: dict[str, int], said: list[str]
+) -> None:
+    if "test" not in splits:
+        nothing = {"value": None, "interval": None, "n": 0, "unavailable": "no pair to measure"}
+        case.metrics = [one | nothing if one["name"] == "d_test" else one for one in case.metrics]
+    case.file()
+    with case.database.transaction() as session:
+        session.get_one(Dataset, "ds_1").split_counts = splits
+    case.run()
+    case.complete("req_1", "ver_2")
+    told = [one for one in client.get(REPORT).json()["summary"] if "dataset has no" in one]
+    assert len(told) == len(said)
+    assert all(part in one for part, one in zip(said, told, strict=True))

@@ -76,6 +76,26 @@ def test_truncated_upload_keeps_nothing(
     assert not (app.state.settings.data_dir / "storage" / "uploads").exists()
 
 
+@pytest.mark.parametrize("length", [10**15, 2**63 - 1])
+def test_upload_of_a_huge_announced_length_is_refused_before_it_is_sent(
+    caller: httpx.Client, app: FastAPI, length: int
+) -> None:
+    url = begin(caller)
+    head = f"Connection: close\r\nContent-Length: {length}"
+    answer = send_raw(caller, f"{url}/files/model.safetensors", head, b"\x08", end=False)
+    status, _, rest = answer.partition(b"\r\n")
+    assert b" 413 " in status
+    assert b"application/problem+json" in rest
+    assert [path for path in app.state.settings.work.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("length", ["-1", "5x", "9" * 25, "9" * 5000, "1, 2"])
+def test_length_that_is_none_is_the_callers_error(caller: httpx.Client, length: str) -> None:
+    head = f"Content-Type: application/json\r\nConnection: close\r\nContent-Length: {length}"
+    answer = send_raw(caller, "/v1/models", head, b"{}", "POST", end=False)
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+
+
 def test_whole_upload_on_the_same_connection_is_kept(caller: httpx.Client) -> None:
     url = begin(caller)
     content = json.dumps({"pad": "x" * 3_000_000}).encode()

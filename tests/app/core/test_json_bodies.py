@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 
-from app.core.json_bodies import JsonRoute
+from app.core.json_bodies import Body, JsonRoute, read_json
 from app.core.problems import MEDIA_TYPE
 from app.main import ROUTERS
 
@@ -142,6 +143,91 @@ def test_body_that_is_nested_very_deeply_is_the_callers_error(
         assert answer.status_code in {400, 404, 422}, answer.text
 
 
+@pytest.mark.parametrize(
+    ("url", "content", "pointers"),
+    [
+        (
+            "/v1/models",
+            '{"name": "a", "family": "albef", "name": "b", "task": "retrieval"}',
+            ["#/name"],
+        ),
+        ("/v1/models", '{"a": 1, "b": 2, "a": 1, "\\u0062": 2}', ["#/a", "#/b"]),
+        (
+            "/v1/models/mdl_1/versions",
+            TRAINING % '"config": {"l": [{"a/b": 1, "a/b": 1}]}',
+            ["#/config/l/0/a~1b"],
+        ),
+        (
+            "/v1/deletion-requests",
+            '{"targets": {"pair_ids": ["a"]}, "targets": {"pair_ids": ["b"]}}',
+            ["#/targets"],
+        ),
+    ],
+)
+def test_member_that_is_there_twice_is_refused_at_its_pointer(
+    client: TestClient, url: str, content: str, pointers: list[str]
+) -> None:
+    errors = post(client, url, content)["errors"]
+    assert [error["pointer"] for error in errors] == pointers
+    assert all("more than once" in error["detail"] for error in errors)
+
+
+@pytest.mark.parametrize("value", ["true", '"5"', "5.5", "[5]"])
+@pytest.mark.parametrize(
+    ("url", "template", "pointer"),
+    [
+        ("/v1/models/mdl_1/versions", TRAINING % '"seed": %s', "#/seed"),
+        (
+            "/v1/models/mdl_1/versions",
+            '{"source": "upload", "recipe": {"seed": %s}}',
+            "#/recipe/seed",
+        ),
+        (
+            "/v1/datasets",
+            '{"name": "d", "modality": "image", "root": "/d", "classes": %s}',
+            "#/classes",
+        ),
+        (
+            "/v1/deletion-requests",
+            DELETION % '"audit": {"reference_models": %s}',
+            "#/audit/reference_models",
+        ),
+    ],
+)
+def test_no_value_of_another_type_passes_for_a_whole_number(
+    client: TestClient, url: str, template: str, pointer: str, value: str
+) -> None:
+    (error,) = post(client, url, template % value)["errors"]
+    assert error["pointer"] == pointer
+    assert error["detail"].startswith("expected a whole number; ")
+
+
+@pytest.mark.parametrize("value", ["1", '"true"', "null"])
+def test_nothing_but_true_and_false_passes_for_them(client: TestClient, value: str) -> None:
+    content = f'{{"source": "upload", "evaluate": {value}}}'
+    (error,) = post(client, "/v1/models/mdl_1/versions", content)["errors"]
+    assert error["pointer"] == "#/evaluate"
+    assert error["detail"].startswith("expected true or false; ")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5.0", 5),
+        ("1e2", 100),
+        ("-0.0", 0),
+        ("9007199254740992.0", 2**53),
+        ("0.5", 0.5),
+        ("1e300", 1e300),
+    ],
+)
+def test_numbers_of_one_value_are_one_number_however_they_are_spelt(
+    text: str, value: float
+) -> None:
+    read = read_json(text.encode())
+    assert (read, type(read)) == (value, type(value))
+
+
 def _routes(app: FastAPI) -> Iterator[APIRoute]:
     for router in ROUTERS:
         yield from (route for route in router.routes if isinstance(route, APIRoute))
@@ -151,6 +237,27 @@ def test_every_route_with_a_json_body_reads_it_so(app: FastAPI) -> None:
     with_body = [route for route in _routes(app) if route.body_field is not None]
     assert len(with_body) >= 5
     assert [route.path for route in with_body if not isinstance(route, JsonRoute)] == []
+
+
+def test_every_model_of_a_body_takes_no_value_for_one_of_another_type(app: FastAPI) -> None:
+    """Those of deletion requests have one number, which is strict by itself."""
+    found = [
+        model
+        for route in _routes(app)
+        if route.body_field is not None and "deletion" not in route.path
+        for model in _models(route.body_field.field_info.annotation)
+    ]
+    assert len(found) >= 5
+    assert [model for model in found if not issubclass(model, Body)] == []
+
+
+def _models(kind: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+        for field in kind.model_fields.values():
+            yield from _models(field.annotation)
+    for inner in get_args(kind):
+        yield from _models(inner)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,34 @@ def test_path_method_and_json_that_are_wrong_are_problems(client: TestClient) ->
     assert is_problem(client.post("/v1/models", json=[]), 422, "invalid")
 
 
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [
+        ("/v1/models", "DELETE", "GET, POST"),
+        ("/v1/models/mdl_1", "POST", "GET"),
+        ("/v1/models/mdl_1/versions/ver_1/files/config.json", "PATCH", "GET, HEAD, PUT"),
+        ("/v1/deletion-requests/req_1", "OPTIONS", "GET, DELETE"),
+        ("/livez", "PUT", "GET"),
+    ],
+)
+def test_wrong_method_names_every_method_of_the_path(
+    client: TestClient, path: str, method: str, allowed: str
+) -> None:
+    answer = client.request(method, path)
+    assert is_problem(answer, 405, "method-not-allowed")
+    assert answer.headers["Allow"] == allowed
+    assert f"one of {allowed}" in answer.json()["detail"]
+
+
+def test_slash_at_the_end_is_not_found_and_not_redirected(client: TestClient) -> None:
+    """A redirect would name a host and a scheme, and have the token sent there."""
+    for method in ("GET", "POST"):
+        answer = client.request(method, "/v1/models/", follow_redirects=False)
+        assert is_problem(answer, 404, "not-found")
+        assert "slash" in answer.json()["detail"]
+    assert "slash" not in client.get("/").json()["detail"]
+
+
 def test_error_does_not_repeat_what_was_sent(client: TestClient) -> None:
     answer = client.post("/v1/models", json={"name": ["my secret"], "family": 1})
     assert "my secret" not in answer.text

@@ -1,12 +1,18 @@
 """What the environment may say."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from app.core import launch
 from app.core.settings import Settings, read_settings
 from app.core.settings_errors import MissingSettingError, SettingsError
+from app.core.settings_words import unknown, variable
+from tests.terminal import ROOT, environment
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
@@ -14,7 +20,7 @@ def test_a_device_that_torch_knows_is_taken(device: str) -> None:
     assert Settings(device=device).device == device
 
 
-@pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:x", "cpu\n"])
+@pytest.mark.parametrize("device", ["", "gpu", "GPU", "mps", "cuda:", "cuda:x", "cuda:-1", "cpu\n"])
 def test_another_device_is_refused_before_any_job_fails_of_it(device: str) -> None:
     with pytest.raises(ValidationError, match="device"):
         Settings(device=device)
@@ -33,10 +39,11 @@ def test_state_is_saved_at_every_step_where_no_time_is_to_pass() -> None:
         ("PORT", "70000", "a whole number of at least 0 and below 65536", "'70000'"),
         ("PORT", "", "a whole number of at least 0 and below 65536", "nothing"),
         ("LEASE_SECONDS", "-1", "a number above 0", "'-1'"),
+        ("HEARTBEAT_SECONDS", "31", "at most 10, a third of LETHE_LEASE_SECONDS", "'31'"),
         ("SAVE_SECONDS", "inf", "a number of at least 0", "'inf'"),
         ("RETRY_SECONDS", "7200", "a number of at least 0 and of at most 3600", "'7200'"),
         ("LOG_FORMAT", "xml", "one of json, human", "'xml'"),
-        ("DEVICE", "gpu", r"text of the form (auto|cpu|cuda(:[0-9]+)?)", "'gpu'"),
+        ("DEVICE", "gpu", "one of auto, cpu, cuda, or cuda:N with the number of a GPU", "'gpu'"),
         ("LEDGER_ORIGIN", "my log", r"text of the form [^\s+]+", "'my log'"),
         ("DATA_ROOTS", "/data", 'a JSON list of folders such as ["/data"]', "'/data'"),
         ("DATA_ROOTS", "[1]", 'a JSON list of folders such as ["/data"]', "'[1]'"),
@@ -123,3 +130,62 @@ def test_a_process_without_servers_of_its_own_needs_both_urls() -> None:
     for name, url in urls.items():
         with pytest.raises(MissingSettingError, match="Set LETHE_DATABASE_URL and LETHE_REDIS_URL"):
             read_settings(**{name: url}).server_urls()
+
+
+def test_two_heartbeats_may_fail_before_a_lease_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().heartbeat_seconds == 1.0
+    assert read_settings(lease_seconds=1.5).heartbeat_seconds == 0.5  # unless it is said
+    assert read_settings(lease_seconds=1.5, heartbeat_seconds=0.5).heartbeat_seconds == 0.5
+    monkeypatch.setenv("LETHE_LEASE_SECONDS", "1.5")
+    monkeypatch.setenv("LETHE_HEARTBEAT_SECONDS", "0.51")
+    with pytest.raises(SettingsError) as refused:
+        read_settings()
+    assert str(refused.value) == (
+        "LETHE_HEARTBEAT_SECONDS: expected at most 0.5, a third of LETHE_LEASE_SECONDS; got '0.51'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("LETHE_DATABSE_URL", "Did you mean LETHE_DATABASE_URL?"),
+        ("LETHE_DATABASE", "Did you mean LETHE_DATABASE_URL?"),
+        ("lethe_redisurl", "Did you mean LETHE_REDIS_URL?"),
+        ("LETHE_SIGNING_KEY", "Did you mean LETHE_SIGNING_KEY_FILE?"),
+        ("LETHE_COLOUR", "docs/settings.md lists them."),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named_with_the_closest_one(name: str, hint: str) -> None:
+    said = unknown({name: "x"}, Settings.model_fields)
+    assert said == {name: f"{name} is no setting of Lethe and has no effect. {hint}"}
+
+
+def test_no_variable_of_ours_is_warned_of() -> None:
+    sources = [*ROOT.glob("docker*/*"), *ROOT.glob("docker-compose.yml")]
+    for folder in ("app", "engine", "migrations", "worker"):
+        sources += ROOT.glob(f"{folder}/**/*.py")
+    text = "\n".join(path.read_text() for path in sources)
+    named = set(re.findall(r"LETHE_[A-Z_]*[A-Z]\b", text)) | set(
+        map(variable, Settings.model_fields)
+    )
+    assert "LETHE_DATASETS" in named
+    others = ["LETHE_TEST_DATA", "LETHE_TEST_DATABASE_URL", "lethe_port", "PATH"]
+    assert not unknown([*named, *others], Settings.model_fields)
+
+
+def test_a_process_warns_once_and_its_children_not_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from app.core.settings import read_settings; read_settings(), read_settings()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment(LETHE_PROT="8000"),
+    )
+    (line,) = done.stderr.splitlines()
+    assert line == "LETHE_PROT is no setting of Lethe and has no effect. Did you mean LETHE_PORT?"
+    monkeypatch.setenv("LETHE_PROT", "8000")
+    monkeypatch.setenv("LETHE_TEST_DATA", "/data")
+    handed_on = launch.environment(Settings())
+    assert "LETHE_PROT" not in handed_on
+    assert handed_on["LETHE_TEST_DATA"] == "/data"

@@ -154,6 +154,49 @@ def test_lines_are_counted_as_they_were_sent(client: TestClient, make_dataset: M
     assert answer.json()["errors"] == [{"line": 5, "detail": "id: line 2 has it already"}]
 
 
+@pytest.mark.parametrize(
+    ("line", "member"),
+    [
+        ('{"id": "a", "id": "b", "image": "a.png", "text": "t", "split": "train"}', "id"),
+        ('{"id":"a","image":"a.png","text":"t","split":"val","split" :"train"}', "split"),
+        ('{"id": "a", "image": "a.png", "te\\u0078t": "x", "text": "t", "split": "train"}', "text"),
+        ('{"id": "a", "image": "a.png", "text": "a: b", "text": "c", "split": "train"}', "text"),
+        ('{"id": "a", "image": "a.png", "text": ":", "split": "val", "split": "val"}', "split"),
+        (
+            '{"id": "a", "id": "b", "image": "a.png", "text": "a \\u003A b", "split": "train"}',
+            "id",
+        ),
+        (
+            '{"id": "a", "image": "a.png", "text": "t", "split": "val", "label": 1%s, "label": 1}'
+            % ("0" * 4000),
+            "label",
+        ),
+    ],
+)
+def test_row_with_a_member_twice_is_refused_with_its_line(
+    client: TestClient, make_dataset: MakeDataset, line: str, member: str
+) -> None:
+    answer = put(client, make_dataset(count=0), lines(row(1)) + line.encode())
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["line"] == 2
+    assert error["detail"] == f"{member}: expected once; the row has it more than once"
+
+
+def test_colons_in_texts_and_a_mark_before_the_first_row_are_no_faults(
+    client: TestClient, make_dataset: MakeDataset
+) -> None:
+    rows = lines(
+        row(1, text='note: "id": 1, as 9:30'),
+        row(2, id="a:b", text_id="c:d", image=["photo:y.png"]),
+        row(3, text="\u4e00 : \u003a"),
+    )
+    rows += b'{"id": "p4", "image": "4.png", "text": "a \\u003a b:", "split": "train"}'
+    answer = put(client, make_dataset(count=0), b"\xef\xbb\xbf" + rows)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["pair_count"] == 4
+
+
 def test_of_many_contradictions_the_first_20_are_named_and_all_are_counted(
     client: TestClient, make_dataset: MakeDataset
 ) -> None:

@@ -93,7 +93,7 @@ class Rows:
     def claim(self, job_id: str) -> Lease | None:
         """Claim a job as a worker would."""
         with self.database.transaction() as session:
-            return start(session, job_id, "test", seconds=60, max_attempts=3)
+            return start(session, self.signer, job_id, "test", seconds=60, max_attempts=3)
 
     def finish(self, job_id: str, lease: Lease | None = None) -> str:
         """Claim a job unless that is done, and let it succeed; returns the new version's id."""

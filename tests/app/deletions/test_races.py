@@ -86,7 +86,7 @@ def test_a_request_filed_while_a_training_is_claimed_waits_for_its_version(
 ) -> None:
     training = rows.training()
     with rows.database.transaction() as session:
-        lease = start(session, training, "test", seconds=60, max_attempts=3)
+        lease = start(session, rows.signer, training, "test", seconds=60, max_attempts=3)
         filing = meanwhile(lambda: post(0))
         assert not filing.done()
     request = filing.result(10).json()

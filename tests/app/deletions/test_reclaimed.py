@@ -60,7 +60,7 @@ def _cancel(rows: Rows, training: str, lease: Lease) -> None:
 
 
 @pytest.mark.parametrize("end", [_succeed, _fail, _cancel])
-def test_a_request_is_completed_when_the_training_ends_that_left_its_pairs_out_on_its_second_claim(
+def test_a_request_is_completed_when_the_training_is_claimed_again_however_that_ends(
     client: TestClient,
     post: Post,
     read: Read,
@@ -70,10 +70,10 @@ def test_a_request_is_completed_when_the_training_ends_that_left_its_pairs_out_o
     request_id, training, lease = _reclaimed(post, rows)
     with rows.database.transaction() as session:
         assert lineage.left_out(session, training) == {request_id: ["train-0"]}
-    assert read(request_id)["status"] == "in_progress"
-    end(rows, training, lease)
     done = read(request_id)
     assert (done["status"], done["jobs"]) == ("completed", [])
+    end(rows, training, lease)
+    assert read(request_id) == done
     answer = client.get(f"/v1/audit/requests/{request_id}/certificate")
     key = client.get("/v1/ledger/public-key").text
     assert verify_certificate(answer.json(), key).ok
@@ -90,8 +90,11 @@ def _version_of(client: TestClient, job_id: str) -> str:
 def test_a_training_that_is_cancelled_between_two_claims_settles_the_request(
     client: TestClient, post: Post, read: Read, rows: Rows
 ) -> None:
-    request_id, training, lease = _reclaimed(post, rows)
+    training = rows.training()
+    lease = rows.claim(training)
+    request_id = post(0).json()["request_id"]
     _lose(rows, lease)
+    assert read(request_id)["status"] == "pending"
     assert client.post(f"/v1/jobs/{training}/cancel").json()["status"] == "cancelled"
     assert read(request_id)["status"] == "completed"
 
@@ -105,8 +108,11 @@ def test_a_request_with_another_job_still_waits_for_that_one(
     request = post(0).json()
     forget = next(job["job_id"] for job in request["jobs"] if job["relation"] == "forget")
     _lose(rows, first)
-    rows.finish(training)
-    assert read(request["request_id"])["status"] == "in_progress"
+    lease = rows.claim(training)
+    waiting = read(request["request_id"])
+    assert (waiting["status"], len(waiting["jobs"])) == ("pending", 1)
+    rows.finish(training, lease)
+    assert read(request["request_id"])["status"] == "pending"
     rows.finish(forget)
     assert read(request["request_id"])["status"] == "completed"
 
@@ -135,13 +141,44 @@ def _leave_behind(rows: Rows, request_id: str, job_id: str, status: str) -> None
 def test_a_round_of_the_reaper_leaves_a_request_with_an_open_job_alone(
     post: Post, read: Read, rows: Rows, reaper: Reaper
 ) -> None:
-    request_id, training, lease = _reclaimed(post, rows)
+    training = rows.training()
+    lease = rows.claim(training)
+    awaiting = post(0).json()["request_id"]
     rows.version()
     waiting = post(1).json()["request_id"]
     reaper.tick()
-    assert read(request_id)["status"] == "in_progress"
+    assert read(awaiting)["status"] == "pending"
     assert read(waiting)["status"] == "pending"
     rows.finish(training, lease)
+
+
+def test_a_round_of_the_reaper_does_not_wait_for_a_training_that_left_the_pairs_out(
+    post: Post, read: Read, rows: Rows, reaper: Reaper
+) -> None:
+    rows.version()
+    request = post(0).json()
+    training = rows.training()
+    lease = rows.claim(training)
+    _leave_behind(rows, request["request_id"], request["jobs"][0]["job_id"], "pending")
+    reaper.tick()
+    assert read(request["request_id"])["status"] == "needs_attention"
+    rows.finish(training, lease)
+
+
+def test_a_training_that_leaves_the_pairs_out_does_not_put_a_request_in_progress(
+    post: Post, read: Read, rows: Rows
+) -> None:
+    rows.version()
+    request = post(0).json()
+    training = rows.training()
+    lease = rows.claim(training)
+    waiting = read(request["request_id"])
+    assert waiting["status"] == "pending"
+    assert [job["relation"] for job in waiting["jobs"]] == ["forget"]
+    rows.finish(training, lease)
+    assert read(request["request_id"])["status"] == "pending"
+    rows.claim(request["jobs"][0]["job_id"])
+    assert read(request["request_id"])["status"] == "in_progress"
 
 
 def test_a_version_that_learned_the_pairs_and_got_no_job_does_not_complete_the_request(

@@ -90,6 +90,57 @@ def test_all_training_pairs_are_refused(post: Post, rows: Rows) -> None:
     assert "0 would be" in answer.json()["detail"]
 
 
+def _told(answer: Response) -> str:
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith("whole-training-set")
+    return str(answer.json()["detail"])
+
+
+def test_who_names_all_training_pairs_is_told_which_versions_to_retire(
+    client: TestClient, post: Post, rows: Rows
+) -> None:
+    first = rows.version()
+    versions = [rows.version(first, first), rows.version()]
+    told = _told(post(*range(TRAIN)))
+    places = [f"/v1/models/{rows.model_id}/versions/{one}/retire" for one in versions]
+    assert "Name fewer, or retire the versions" in told
+    assert all(f"POST {place}" in told for place in places)
+    assert first not in told.replace(versions[0], "")
+    assert "cancel" not in told
+    assert all(client.post(place).status_code == 200 for place in places)
+    assert post(*range(TRAIN)).json()["status"] == "completed"
+
+
+def test_who_names_all_training_pairs_of_a_running_training_is_told_to_cancel_it(
+    client: TestClient, post: Post, rows: Rows
+) -> None:
+    training = rows.training()
+    rows.claim(training)
+    told = _told(post(*range(TRAIN)))
+    assert f"or cancel the training that is learning them now (POST /v1/jobs/{training}/c" in told
+    assert "retire" not in told
+    version = rows.version()
+    told = _told(post(*range(TRAIN)))
+    assert "retire the versions that learned them and cancel the training" in told
+    assert (version in told, training in told) == (True, True)
+
+
+def test_who_names_all_training_pairs_for_some_versions_is_told_about_these(
+    post: Post, rows: Rows
+) -> None:
+    chosen, other = rows.version(), rows.version()
+    told = _told(post(*range(TRAIN), versions=[chosen]))
+    assert (chosen in told, other in told) == (True, False)
+    assert told.endswith("Nothing is left to ask of them then.")
+
+
+def test_who_cannot_name_fewer_is_not_told_to(post: Post, rows: Rows) -> None:
+    assert post(*range(TRAIN)).status_code == 202  # nothing had learned them
+    rows.version()
+    told = _told(post(0))
+    assert "Naming fewer does not help: retire the versions" in told
+
+
 def test_fewer_than_two_remaining_training_pairs_are_refused(post: Post, rows: Rows) -> None:
     rows.version()
     assert post(*range(10)).status_code == 202
@@ -124,6 +175,22 @@ def test_pairs_that_nothing_was_trained_on_complete_at_once(client: TestClient, 
 
 def test_a_dataset_that_nothing_learned_from_completes_at_once(post: Post) -> None:
     assert post(0).json()["status"] == "completed"
+
+
+def test_who_has_nothing_to_wait_for_is_not_told_when_to_ask_again(
+    client: TestClient, post: Post, rows: Rows
+) -> None:
+    key = {"Idempotency-Key": "done"}
+    done, again = post(0, headers=key), post(0, headers=key)
+    for answer in (done, again):
+        assert answer.json()["status"] == "completed"
+        assert answer.headers["Location"].endswith(answer.json()["request_id"])
+        assert "Retry-After" not in answer.headers
+    assert "Retry-After" not in client.get(done.headers["Location"]).headers
+    rows.version()
+    waiting = post(1)
+    assert waiting.headers["Retry-After"] == "5"
+    assert client.get(waiting.headers["Location"]).headers["Retry-After"] == "5"
 
 
 def test_an_unknown_dataset_is_not_found(post: Post) -> None:
@@ -168,6 +235,22 @@ def test_what_cannot_be_done_is_refused_with_a_reason(
     answer = post(0, **change)
     assert answer.status_code == 422
     assert len(answer.json()["detail"]) > 20
+
+
+def test_unseen_pairs_are_no_aim_on_a_dataset_that_has_none(
+    client: TestClient, post: Post, rows: Rows
+) -> None:
+    with rows.database.transaction() as session:
+        splits = 'UPDATE datasets SET split_counts = \'{"train": 20, "test": 3}\''
+        session.execute(text(splits))
+    assert post(0, objective="calibrated").status_code == 202  # nothing learned it
+    rows.version()
+    refused = post(0, objective="calibrated")
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "#/objective"
+    assert "no validation pairs. Choose the objective 'decouple'" in refused.json()["detail"]
+    assert post(0, objective="calibrated", method="retrain").status_code == 202
+    assert post(0).status_code == 202
 
 
 def test_the_same_idempotency_key_files_one_request(

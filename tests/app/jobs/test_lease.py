@@ -21,7 +21,7 @@ SHORT = 0.3
 
 def _claim(rows: Rows, job_id: str, worker: str = "one", seconds: float = 60) -> Lease | None:
     with rows.database.transaction() as session:
-        return start(session, job_id, worker, seconds=seconds, max_attempts=3)
+        return start(session, rows.signer, job_id, worker, seconds=seconds, max_attempts=3)
 
 
 def _held(rows: Rows, job_id: str, seconds: float = 60) -> Lease:
@@ -185,7 +185,7 @@ def test_the_pause_doubles_with_each_attempt_up_to_an_hour(
     for seconds in expected:
         with rows.database.transaction() as session:
             session.execute(text("UPDATE jobs SET retry_time = NULL"))
-            held = start(session, job_id, "one", seconds=60, max_attempts=9)
+            held = start(session, rows.signer, job_id, "one", seconds=60, max_attempts=9)
         assert held is not None
         _break_off(rows, held, retry_seconds)
         assert _pause(rows, job_id) == pytest.approx(seconds, abs=5)
@@ -245,3 +245,18 @@ def test_what_was_never_announced_is_announced_and_then_rests(
     assert due(0.05) == []  # the pause doubles
     _held(rows, job_id)
     assert due(0.0) == []
+
+
+def test_ends_of_two_jobs_of_a_lineage_do_not_wait_for_each_other(rows: Rows) -> None:
+    rows.version()
+    jobs = [rows.training(), rows.training()]
+    with rows.database.transaction() as session:
+        session.execute(text("UPDATE jobs SET kind = 'unlearn', lineage_id = 'ver_shared'"))
+    with rows.database.transaction() as first, rows.database.transaction() as second:
+        for session, job_id in zip((first, second), jobs, strict=True):
+            session.execute(text("SET LOCAL lock_timeout = '2s'"))
+            session.get_one(Job, job_id, with_for_update={"key_share": True})
+        for session, job_id in zip((first, second), jobs, strict=True):
+            job = session.get_one(Job, job_id)
+            endings.cancel(session, rows.signer, job, "cancelled by request")
+    assert {_job(rows, job_id).status for job_id in jobs} == {"cancelled"}

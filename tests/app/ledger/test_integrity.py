@@ -303,7 +303,8 @@ def test_a_forged_signature_is_found(tampered: Tampered, corrupt: Callable[[], s
     )
     assert tampered.fault() == (
         "The stored tree head of 7 leaves does not hold: "
-        "The tree head bears no signature by this key."
+        f"The tree head bears no signature by this key ({tampered.signer.key_id}), but by "
+        f"{stranger.key_id}."
     )
     assert "does not verify with the signing key" in corrupt()
 
@@ -332,9 +333,10 @@ def test_a_log_rewritten_with_its_own_key_is_found_by_a_head_that_was_kept(
 
 def test_a_head_kept_from_another_log_is_named(tampered: Tampered) -> None:
     stranger = Signer(Ed25519PrivateKey.generate(), tampered.signer.origin)
-    faults = tampered.check(stranger.sign(3, bytes(32))).faults
-    assert faults == (
-        "The tree head that you kept does not hold: The tree head bears no signature by this key.",
+    (fault,) = tampered.check(stranger.sign(3, bytes(32))).faults
+    assert fault == (
+        "The tree head that you kept does not hold: The tree head bears no signature by this key "
+        f"({tampered.signer.key_id}), but by {stranger.key_id}."
     )
 
 

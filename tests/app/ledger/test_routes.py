@@ -72,26 +72,30 @@ def test_consistency_proofs_verify(client: TestClient, leaves: list[bytes]) -> N
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "problem"),
+    ("path", "status", "problem", "parameter"),
     [
-        ("proof/inclusion?leaf_index=13&size=13", 404, "ledger-no-such-leaf"),
-        ("proof/inclusion?leaf_index=0&size=14", 422, "ledger-no-such-size"),
-        ("proof/consistency?first=0&second=14", 422, "ledger-no-such-size"),
-        ("proof/consistency?first=5&second=4", 422, "ledger-no-such-size"),
-        ("proof/inclusion?leaf_index=-1&size=3", 422, "invalid"),
-        ("proof/inclusion?leaf_index=0&size=9223372036854775808", 422, "invalid"),
-        ("proof/inclusion?size=3", 422, "invalid"),
-        ("entries?limit=201", 422, "invalid"),
-        ("entries?start=x", 422, "invalid"),
+        ("proof/inclusion?leaf_index=13&size=13", 404, "ledger-no-such-leaf", "leaf_index"),
+        ("proof/inclusion?leaf_index=0&size=14", 422, "ledger-no-such-size", "size"),
+        ("proof/consistency?first=0&second=14", 422, "ledger-no-such-size", "second"),
+        ("proof/consistency?first=5&second=4", 422, "ledger-no-such-size", "first"),
+        ("proof/consistency?second=4", 422, "invalid", "first"),
+        ("proof/inclusion?leaf_index=-1&size=3", 422, "invalid", "leaf_index"),
+        ("proof/inclusion?leaf_index=0&size=9223372036854775808", 422, "invalid", "size"),
+        ("proof/inclusion?size=3", 422, "invalid", "leaf_index"),
+        ("entries?limit=201", 422, "invalid", "limit"),
+        ("entries?start=x", 422, "invalid", "start"),
     ],
 )
 def test_what_the_log_does_not_have_is_a_problem(
-    client: TestClient, leaves: list[bytes], path: str, status: int, problem: str
+    client: TestClient, leaves: list[bytes], path: str, status: int, problem: str, parameter: str
 ) -> None:
     response = client.get(f"/v1/ledger/{path}")
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["type"].endswith(f"/{problem}")
+    (error,) = response.json()["errors"]
+    assert error["parameter"] == parameter
+    assert error["detail"]
 
 
 def test_the_largest_start_has_no_entries(client: TestClient, leaves: list[bytes]) -> None:

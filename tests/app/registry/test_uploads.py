@@ -210,6 +210,61 @@ def test_text_that_is_not_what_its_name_says_is_refused(
     assert stored(app) == set()
 
 
+EMPTY_OBJECT = base64.b64encode(hashlib.sha256(b"{}").digest()).decode()
+OTHER = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Repr-Digest": f"sha-256=:{EMPTY_OBJECT}:"}, 201),
+        ({"Repr-Digest": f"sha-512=:AAAA:, sha-256=:{EMPTY_OBJECT}:"}, 201),
+        ({"Repr-Digest": "sha-512=:AAAA:"}, 201),
+        ({"Repr-Digest": f"sha-256={EMPTY_OBJECT}"}, 422),
+        ({"Content-Digest": f"SHA-256=:{EMPTY_OBJECT}:"}, 422),
+        ({"Repr-Digest": "sha-256=:AAAA:"}, 422),
+        (
+            {
+                "Repr-Digest": f"sha-256=:{EMPTY_OBJECT}:",
+                "Content-Digest": f"sha-256=:{OTHER}:",
+            },
+            422,
+        ),
+    ],
+)
+def test_digest_that_cannot_be_read_is_not_passed_over(
+    client: TestClient, make_model: Make, headers: dict[str, str], status: int
+) -> None:
+    url = begin(client, make_model())
+    answer = client.put(f"{url}/files/config.json", content=b"{}", headers=headers)
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        named = {error["parameter"] for error in answer.json()["errors"]}
+        assert named == {name.lower() for name in headers}
+        assert client.get(f"{url}/files").json()["files"] == []
+
+
+def test_part_of_a_file_is_refused_and_the_file_stays(client: TestClient, make_model: Make) -> None:
+    url = begin(client, make_model())
+    assert client.put(f"{url}/files/config.json", content=b'{"a": 1}').status_code == 201
+    part = {"Content-Range": "bytes 0-1/8"}
+    answer = client.put(f"{url}/files/config.json", content=b"{}", headers=part)
+    assert answer.status_code == 400
+    assert answer.json()["type"].endswith("/malformed")
+    assert [file["size"] for file in client.get(f"{url}/files").json()["files"]] == [8]
+
+
+def test_card_with_a_member_twice_is_refused_and_named(
+    client: TestClient, make_model: Make
+) -> None:
+    url = begin(client, make_model())
+    card = b'{"family": "albef", "task": "retrieval", "family": "clip"}'
+    answer = client.put(f"{url}/files/lethe.json", content=card)
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith("/file-refused")
+    assert "family: an object has this member twice" in answer.json()["detail"]
+
+
 def test_wrong_digest_of_a_file_is_refused_and_nothing_is_kept(
     client: TestClient, app: FastAPI, make_model: Make
 ) -> None:

@@ -1,0 +1,56 @@
+"""Whether trainers find what they need: their libraries, and the GPU that LETHE_DEVICE names.
+
+Asked in a process of its own, since neither the service nor a worker loads torch.
+"""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+from app.core.settings_errors import SettingsError, StartError
+
+_COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+_SECONDS = 120
+_CHOICE = "Set LETHE_DEVICE to auto or cpu"
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that no trainer would find; only a GPU is looked for.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        SettingsError: there is no such GPU.
+        StartError: the libraries of the engine are not installed.
+    """
+    if find_spec("torch") is None:
+        raise StartError(
+            "The libraries that a worker trains with are not installed: torch is not there. Install "
+            "Lethe with its extra `engine`: pip install 'lethe[engine]'."
+        )
+    if not device.startswith("cuda"):
+        return
+    wanted = int(device.partition(":")[2] or 0)
+    found = _gpus()
+    if found == 0:
+        raise SettingsError(
+            f"LETHE_DEVICE is {device}, and torch finds no GPU here. {_CHOICE}; or give the machine, or "
+            "the container (--gpus all), its GPU and driver, and install a build of torch for CUDA."
+        )
+    if wanted >= found:
+        there = "cuda:0 alone" if found == 1 else f"cuda:0 to cuda:{found - 1}"
+        raise SettingsError(f"LETHE_DEVICE is {device}, and torch finds {there} here. {_CHOICE}.")
+
+
+def _gpus() -> int:
+    """Return how many GPUs torch can use; 0 where it cannot say."""
+    command = [sys.executable, "-P", "-c", _COUNT]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:  # a driver that hangs
+        return 0
+    said = done.stdout.split()
+    return int(said[-1]) if said and done.returncode == 0 else 0
