@@ -342,6 +342,7 @@ print(*sorted(loaded))
         "app",
         "app.ledger",
         "app.ledger.explain",
+        "app.ledger.key_file",
         "app.ledger.merkle",
         "app.ledger.tree_head",
         "app.ledger.verify",
