@@ -191,7 +191,7 @@ def migrate(data_dir: DataDir = None) -> None:
 
 @app.command()
 def api() -> None:
-    """Serve the API; needs LETHE_DATABASE_URL and LETHE_REDIS_URL."""
+    """Serve the API; needs LETHE_DATABASE_URL, LETHE_REDIS_URL, and the signing key of the log."""
     import uvicorn
 
     settings = settings_with()
@@ -208,7 +208,7 @@ def api() -> None:
 
 @app.command()
 def worker() -> None:
-    """Run a worker: one job at a time; needs LETHE_DATABASE_URL and LETHE_REDIS_URL."""
+    """Run a worker: one job at a time; needs what the API needs."""
     options = ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
     command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker", *options]
     os.execv(sys.executable, command)  # noqa: S606 - a worker is Celery's own process

@@ -101,6 +101,15 @@ class Inputs:
         chosen = [row for row, pair in enumerate(self.pairs) if pair.split == name]
         return torch.tensor(chosen, dtype=torch.int64)
 
+    def open_items(self, model: PairModel, rows: int = 256) -> None:
+        """Open every image now: for a run that needs all, an error is better at its start.
+
+        Raises:
+            DataError: an image is missing or broken; the message names it.
+        """
+        for part in torch.arange(self.items).split(rows):
+            model.take(self._prepared_items, part)
+
     def choose_gallery(self, rows: Tensor, seed: int = 0, size: int = GALLERY) -> Tensor:
         """Draw the candidates of `Task.outputs` from ``rows``, at most ``size``, and return them.
 

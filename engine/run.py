@@ -145,6 +145,7 @@ class _Run:
         started = {STARTED_FROM: starts} if starts else {}
         model = self.family.build(config, known, spec.seed).to(spec.device)
         inputs = Inputs(model, self.dataset)
+        inputs.open_items(model)
         model.set_trainable("all")
         objective = TaskObjective(
             self.task,

@@ -65,9 +65,13 @@ app = celery_app  # the name that `celery -A worker.celery_app` looks for
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def _configure(**_: Any) -> None:
     # Celery logs what a signal's receiver raises and goes on, without the broker; not a SystemExit.
-    with ended_in_words():
-        settings = get_settings()
-        require_service(settings, trainers=True)
+    try:
+        with ended_in_words():
+            settings = get_settings()
+            require_service(settings, trainers=True)
+    except Exception as error:
+        log.exception("start_failed")
+        raise SystemExit(1) from error
     redis_url = settings.server_urls()[1]
     celery_app.conf.update(
         **celery_settings(redis_url),

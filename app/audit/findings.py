@@ -175,7 +175,7 @@ def _pairs(subset: str, n: int, concern: Concern) -> str:
         return (
             f"on the {total:,} pairs of {whose}, {before:,} of them forgotten before this version"
         )
-    if before and n == concern.here and concern.made_for:
+    if (own or subset == JOB) and before and n == concern.here and concern.made_for:
         return f"on {n:,} of the {total:,} pairs of {whose}: those that this version was made to forget"
     return f"on the pairs of {whose}" if own else subset_name(subset)
 

@@ -32,10 +32,10 @@ def require_device(device: str) -> None:
     if not device.startswith("cuda"):
         return
     wanted = int(device.partition(":")[2] or 0)
-    found = _gpus()
+    found, problem = _gpus()
     if found == 0:
         raise SettingsError(
-            f"LETHE_DEVICE is {device}, and torch finds no GPU here. {_CHOICE}; or give the machine, or "
+            f"LETHE_DEVICE is {device}, and torch finds no GPU here{problem}. {_CHOICE}; or give the machine, or "
             "the container (--gpus all), its GPU and driver, and install a build of torch for CUDA."
         )
     if wanted >= found:
@@ -43,14 +43,17 @@ def require_device(device: str) -> None:
         raise SettingsError(f"LETHE_DEVICE is {device}, and torch finds {there} here. {_CHOICE}.")
 
 
-def _gpus() -> int:
-    """Return how many GPUs torch can use; 0 where it cannot say."""
+def _gpus() -> tuple[int, str]:
+    """Return how many GPUs torch can use, and why it cannot say in words."""
     command = [sys.executable, "-P", "-c", _COUNT]
     try:
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=_SECONDS
         )
     except subprocess.TimeoutExpired:  # a driver that hangs
-        return 0
+        return 0, f" (it did not answer within {_SECONDS} s)"
     said = done.stdout.split()
-    return int(said[-1]) if said and done.returncode == 0 else 0
+    if said and done.returncode == 0:
+        return int(said[-1]), ""
+    last = done.stderr.strip().rpartition("\n")[2]
+    return 0, f" ({last or f'it ended with status {done.returncode}'})"

@@ -42,7 +42,7 @@ def require_broker(url: str) -> None:
             url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS, retry=once
         ) as client:
             client.ping()
-    except (RedisError, OSError, ValueError) as error:
+    except (RedisError, OSError, ValueError, TypeError) as error:  # the last: an unknown option
         place, said = _place(url), _reason(error, url)
         reason = said.partition(f"connecting to {place}. ")[2] or said
         raise UnreachableError(

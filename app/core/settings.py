@@ -48,8 +48,11 @@ def _list_of_folders(value: Any) -> Any:
 def _check_server(url: SecretStr, schemes: tuple[str, ...], example: str) -> SecretStr:
     try:
         parts = urlsplit(url.get_secret_value())
-        # Reading the port checks it. A second @ is one of a password, to be written as %40.
+        # Reading the port checks it. A second @ is one of a password, to be written as %40, and one
+        # behind the host follows a slash of a password, to be written as %2F.
+        behind = f"{parts.path}{parts.query}{parts.fragment}"
         usable = parts.scheme in schemes and parts.port != 0 and parts.netloc.count("@") < 2
+        usable = usable and (parts.scheme == "unix" or "@" not in behind)
     except ValueError:
         usable = False
     if not usable:

@@ -14,7 +14,6 @@ from app.core.paging import Page, PagingDep
 from app.core.problems import problems
 from app.datasets.errors import DatasetNotFound
 from app.deletions import service
-from app.deletions.completion import OPEN
 from app.deletions.errors import (
     DatasetNotReady,
     MethodGone,
@@ -39,8 +38,8 @@ Admin = Annotated[Caller, Depends(require("admin"))]
 
 
 def _poll(view: RequestView) -> dict[str, str]:
-    """Return when to ask again; nothing of a request that has ended, or is on hold."""
-    return {"Retry-After": "5"} if view.status in OPEN else {}
+    """Return when to ask again; nothing of a request that has ended, or waits for a person."""
+    return {"Retry-After": "5"} if view.status in ("pending", "in_progress") else {}
 
 
 async def _services(request: Request) -> Services:  # a plain one would cost a thread

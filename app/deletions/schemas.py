@@ -12,6 +12,8 @@ from pydantic import (
     model_validator,
 )
 
+from app.core.json_bodies import Body
+
 # No manifest could ever name anything with control characters.
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
 PairId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_NO_CONTROLS)]
@@ -31,7 +33,6 @@ ReferenceModels = Annotated[
     Field(
         ge=0,
         le=MOST_REFERENCES,
-        strict=True,
         json_schema_extra={"not": {"enum": list(range(1, LEAST_REFERENCES))}},
     ),
     AfterValidator(_none_or_enough),
@@ -47,10 +48,8 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
-class Targets(BaseModel):
+class Targets(Body):
     """What must be forgotten: pairs named one by one, by image or graph, or by text; united."""
-
-    model_config = ConfigDict(extra="forbid")
 
     pair_ids: list[PairId] = Field(default=[], description="Ids of pairs.", max_length=5_000_000)
     item_ids: list[ItemId] = Field(
@@ -72,10 +71,8 @@ class Targets(BaseModel):
         return {kind: list(dict.fromkeys(ids)) for kind, ids in kinds.items() if ids}
 
 
-class AuditOptions(BaseModel):
+class AuditOptions(Body):
     """What is measured beyond what every audit measures."""
-
-    model_config = ConfigDict(extra="forbid")
 
     reference_models: ReferenceModels = Field(
         default=0,
@@ -86,10 +83,10 @@ class AuditOptions(BaseModel):
     )
 
 
-class NewRequest(BaseModel):
+class NewRequest(Body):
     """A deletion request: what must be forgotten, on which versions, how."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     dataset_id: str = Field(max_length=40)
     targets: Targets

@@ -6,12 +6,12 @@ that is given another one does not start.
 """
 
 from sqlalchemy import select
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.core.db import Database
 from app.core.settings import Settings
-from app.core.settings_errors import SettingsError, StartError
+from app.core.settings_errors import SettingsError, StartError, UnreachableError
 from app.ledger import log, tables
 from app.ledger.errors import LogCorrupt
 from app.ledger.key_file import KeyFileError, is_there
@@ -42,19 +42,23 @@ def open_log(database: Database, settings: Settings) -> Signer:
     Raises:
         SettingsError: the file is no key that can be used.
         WrongKeyError: the log was begun with another key or name, or its key is not there.
-        StartError: the database lacks the tables of the log.
+        MigrationError: the tables are not those of this version of Lethe.
+        UnreachableError: the database went away.
     """
     try:
         with database.transaction() as session:
             return _opened(session, settings)
-    except ProgrammingError as error:
-        raise StartError(
-            "The database does not have the tables of this version of Lethe: run `lethe migrate` once, "
-            "with the same settings."
-        ) from error
+    except (OperationalError, InterfaceError) as error:
+        reason = str(error.orig).partition("\n")[0]
+        raise UnreachableError(
+            f"The database cannot be used: {reason}. Look at its messages, or correct LETHE_DATABASE_URL."
+        ) from None  # what libpq says of a malformed URL may show the password
 
 
 def _opened(session: Session, settings: Settings) -> Signer:
+    from app.core.migrations import require_current  # here, since Alembic is slow to load
+
+    require_current(session)
     note = _newest_note(session)
     if not is_there(settings.signing_key):
         _require_empty(session, settings, note)

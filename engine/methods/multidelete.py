@@ -35,7 +35,8 @@ from engine.unlearning import Truths, Unlearning, draw
 VALIDATIONS = 10
 """Validations in a run, spread evenly, so that selection costs little beside the steps."""
 RETAINED = 8192
-"""Most pairs of D_r that a run draws from: what the teacher must do does not grow with |D|."""
+"""Most pairs of D_r that a run draws from, unless an epoch takes more: what the teacher must do grows
+with |D_f| and not with |D|."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,9 @@ class MultiDelete:
     def _retained(self, generator: torch.Generator) -> Tensor:
         """Draw the pairs of D_r to keep known ``(P,)``: all, or as many as the run can use."""
         retain = self.run.retain
-        drawn = self.schedule().epochs * sum(self._retained_in_steps(len(self.run.forget)))
-        return draw(retain, min(len(retain), drawn, RETAINED), generator)
+        epoch = sum(self._retained_in_steps(len(self.run.forget)))
+        wanted = min(self.schedule().epochs * epoch, max(RETAINED, epoch))
+        return draw(retain, min(len(retain), wanted), generator)
 
     def _retained_in_steps(self, deleted: int) -> list[int]:
         """Return how many pairs of D_r go into each step of an epoch over ``deleted`` pairs."""

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from engine.tasks.base import mean_of_groups
 from engine.unlearning import Unlearning, draw
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class ForgettingSelection:
 
     Args:
         run: the unlearning run; its aim says what is wanted of the deleted pairs.
-        tolerance: points of 100 of validation utility that may be lost.
+        tolerance: points of 100 of validation utility that may be lost, beside what chance explains.
         target: D_f at which deleted pairs look unrelated enough; beyond it utility decides.
         generator: draws the pairs that are compared.
     """
@@ -36,16 +37,17 @@ class ForgettingSelection:
         self.target = target
         self.deleted = draw(run.forget, min(SAMPLE, len(run.forget)), generator)
         self.retained = draw(run.retain, min(SAMPLE, len(run.retain)), generator)
-        self.before = self._utility(run.teacher)
+        self.before = self._trials(run.teacher)
 
     def score(self, student: "PairModel") -> float:
         """Return how good the student is; higher is better. See `rank` and `rank_calibrated`."""
-        lost = self.before - self._utility(student)
+        lost, chance = self._lost(student)
+        tolerance = self.tolerance + chance
         if self.run.aim == "calibrated":
-            distance = 0.0 if lost > self.tolerance else self.distance(student)
-            return rank_calibrated(lost, distance, self.tolerance)
-        forgotten = 0.0 if lost > self.tolerance else self._forgetting(student)
-        return rank(lost, forgotten, self.tolerance, self.target)
+            distance = 0.0 if lost > tolerance else self.distance(student)
+            return rank_calibrated(lost, distance, tolerance)
+        forgotten = 0.0 if lost > tolerance else self._forgetting(student)
+        return rank(lost, forgotten, tolerance, self.target)
 
     def distance(self, student: "PairModel") -> float:
         """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5."""
@@ -55,11 +57,26 @@ class ForgettingSelection:
         """Return the AUC of deleted pairs, the positives, against validation pairs."""
         return self._auc(student, self.run.forget, self.run.validation)
 
-    def _utility(self, model: "PairModel") -> float:
-        if not len(self.run.validation):
-            return 0.0
+    def _lost(self, student: "PairModel") -> tuple[float, float]:
+        """Return the points of validation utility that were lost, and their standard error.
+
+        A loss within one standard error of the tolerance counts as tolerated, as in the rule of
+        Breiman et al. (CART, 1984): a few hundred validation pairs are too few to tell a point.
+        """
+        losses = [
+            before - after for before, after in zip(self.before, self._trials(student), strict=True)
+        ]
+        if not losses:
+            return 0.0, 0.0
+        variances = [group.var(correction=0) / len(group) for group in losses]
+        return float(mean_of_groups(losses)), float(
+            torch.stack(variances).sum().sqrt() / len(losses)
+        )
+
+    def _trials(self, model: "PairModel") -> tuple[Tensor, ...]:
+        run = self.run
         with torch.no_grad():
-            return self.run.task.validate(model, self.run.inputs, self.run.validation)
+            return run.task.trials(model, run.inputs, run.validation)
 
     def _forgetting(self, model: "PairModel") -> float:
         """Return D_f = 100 (1 - AUC), retained pairs being the positives."""

@@ -1,7 +1,7 @@
 """What a task is: a training loss, a score of a pair, an output distribution and a test metric."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
@@ -128,13 +128,22 @@ class Task(ABC):
         del inputs  # a task that looks at its pairs overrides this
         return cut(rows[torch.randperm(len(rows), generator=generator)], batch_size)
 
+    @abstractmethod
+    def trials(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> tuple[Tensor, ...]:
+        """Return what `validate` is the mean of, which tells how much of a difference is chance.
+
+        Groups ``(n_g,)`` of points of 100, one for each pair or query and the same ones for every
+        model: `validate` is the mean of their means. It may be cheaper than `utility`. Without rows
+        there are none.
+        """
+
     def validate(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> float:
         """Return a score on validation ``rows`` that compares epochs; higher is better.
 
-        It may be cheaper than `utility`, and is in points of 100.
+        It is in points of 100; minus infinity without rows.
         """
-        value = self.utility(model, inputs, rows)[0].value
-        return float("-inf") if value is None else value
+        groups = self.trials(model, inputs, rows)
+        return float(mean_of_groups(groups)) if groups else float("-inf")
 
     @abstractmethod
     def loss(self, model: "PairModel", inputs: "Inputs", rows: Tensor) -> dict[str, Tensor]:
@@ -159,6 +168,11 @@ class Task(ABC):
 
 def _counted(count: int, modality: Modality) -> str:
     return f"{count} {modality}{'s' if count > 1 else ''}"
+
+
+def mean_of_groups(groups: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the means of groups ``(n_g,)``."""
+    return torch.stack([group.mean() for group in groups]).mean()
 
 
 def require_finite(numbers: Tensor, what: str) -> None:

@@ -54,12 +54,12 @@ class Classification(Task):
         require_finite(chances, "probabilities of classes")
         return chances
 
-    def validate(self, model: PairModel, inputs: Inputs, rows: Tensor) -> float:
-        """Return the accuracy in points of 100; of no pairs, minus infinity."""
+    def trials(self, model: PairModel, inputs: Inputs, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return 100 for each pair ``(n,)`` whose class was found, and 0 for the others."""
         if not len(rows):
-            return float("-inf")
+            return ()
         predicted = self._chances(model, inputs, rows).argmax(-1)
-        return 100 * float((predicted == inputs.labels[rows]).double().mean())
+        return (100 * (predicted == inputs.labels[rows]).double(),)
 
     def utility(self, model: PairModel, inputs: Inputs, rows: Tensor) -> list[Metric]:
         """Return ``d_test`` (accuracy) and ``f1`` (class 1 of two; the mean if more than two)."""

@@ -163,16 +163,17 @@ class Retrieval(Task):
         logits[:, 1:].masked_fill_(right, float("-inf"))
         return logits.softmax(-1)
 
-    def validate(self, model: PairModel, inputs: Inputs, rows: Tensor) -> float:
-        """Return D_test of at most `VALIDATED` pairs with only the first few ranked anew.
+    def trials(self, model: PairModel, inputs: Inputs, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return each query's mean recall, by direction, over at most `VALIDATED` pairs.
 
-        Some re-ranking must be there: similarity and ITM head do not reach their best together.
+        Only the first few candidates are ranked anew. Some must be: similarity and ITM head do not
+        reach their best together.
         """
         if not len(rows):
-            return float("-inf")
+            return ()
         part = rows[:: -(-len(rows) // VALIDATED)]
         ranking = self._rank(model, inputs, part, min(self.rerank, RERANKED_IN_VALIDATION))
-        return float(ranking.recalls().mean())
+        return tuple(100 * torch.from_numpy(hits).mean(dim=1) for hits in ranking.hits)
 
     def utility(self, model: PairModel, inputs: Inputs, rows: Tensor) -> list[Metric]:
         """Return ``d_test`` and each direction's recall at 1, 5 and 10.

@@ -1,7 +1,6 @@
 """Servers that cannot be reached, or not by us, in a sentence without the password."""
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -31,11 +30,9 @@ def test_servers_that_answer_are_taken(database_url: str, redis_url: str) -> Non
     "scheme", ["redis://:hunter2@127.0.0.1:1/0", "redis://u:hunter2@127.0.0.1:1"]
 )
 def test_a_broker_that_is_not_there_is_named_by_setting_and_host(scheme: str) -> None:
-    began = time.monotonic()
     assert _said(require_broker, scheme) == (
         "Redis cannot be reached at 127.0.0.1:1: Connection refused. Start it, or correct LETHE_REDIS_URL."
     )
-    assert time.monotonic() - began < 3
 
 
 def test_a_broker_with_another_password_says_so(redis_url: str) -> None:

@@ -176,6 +176,10 @@ def test_a_large_data_set_is_read_in_part(
     drawn = set(torch.cat([batch.retain for batch in batches]).tolist())
     assert len(drawn) == 8
     assert drawn <= set(run.retain.tolist())
+    for batch in batches:
+        made.loss(batch)
+    asked = set(made.teacher._known.nonzero()[:, 0].tolist())
+    assert asked - set(run.forgotten.tolist()) == drawn
 
 
 def test_wrong_texts_of_retained_items_are_wrong_or_their_own(unlearn: Unlearn) -> None:

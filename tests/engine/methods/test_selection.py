@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from engine.methods.selection import ForgettingSelection, rank, rank_calibrated
@@ -31,6 +32,36 @@ def test_the_teacher_itself_scores_as_one_that_lost_and_forgot_nothing(
     ties = (retained[:, None] == deleted[None]).double()
     auc = float((wins + ties / 2).mean())
     torch.testing.assert_close(found, 100 - max(25.0, 100 * (1 - auc)), rtol=0, atol=1e-6)
+
+
+def test_a_loss_that_chance_explains_is_tolerated(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    # Of 100 pairs 60 were right; 8 of them are wrong now, and 3 of the others are right: 5 points are
+    # lost, with a standard error of sqrt((0.11 - 0.05^2) / 100) = 3.28 points.
+    before = torch.cat([torch.full((60,), 100.0), torch.zeros(40)]).double()
+    after = before.clone()
+    after[:8], after[60:63] = 0.0, 100.0
+    selection.before = (before,)
+    monkeypatch.setattr(selection, "_trials", lambda _: (after,))
+    for tolerance, tolerated in ((1.7, False), (1.75, True)):
+        selection.tolerance = tolerance
+        assert (selection.score(run.teacher) > 0) is tolerated
+
+
+def test_groups_of_trials_weigh_the_same_whatever_their_size(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 0.0, 25.0, torch.Generator().manual_seed(0))
+    # Each of 2 and of 4 lost the same, so nothing is left to chance: (10 + 40) / 2 points.
+    selection.before = (torch.full((2,), 50.0), torch.full((4,), 50.0))
+    monkeypatch.setattr(
+        selection, "_trials", lambda _: (torch.full((2,), 40.0), torch.full((4,), 10.0))
+    )
+    assert selection.score(run.teacher) == pytest.approx(-25)
 
 
 def test_under_the_aim_calibrated_the_student_nearest_to_half_wins() -> None:
