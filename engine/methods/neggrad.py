@@ -30,7 +30,8 @@ class NegGradParams(AscentParams):
         default=1.0,
         ge=0,
         le=100,
-        description="points of validation utility that the selected epoch may lose",
+        description="points of validation utility that the selected epoch may lose, beside one "
+        "standard error of the loss",
     )
     target: float = Field(
         default=20.0,
