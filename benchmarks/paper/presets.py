@@ -87,6 +87,11 @@ _EMOJI_PARAMS: Mapping[str, Values] = {
     "multidelete": {"alpha": 5.0, "utility_drop": 1.5, "target": 5.0}
 }
 
+# What ranks is the cosine alone.
+_EMOJI_TOWERS_PARAMS: Mapping[str, Values] = {
+    "multidelete": {"alpha": 10.0, "similarity": 1.0, "utility_drop": 1.5, "target": 5.0}
+}
+
 
 def _reasoning(epochs: int) -> Setting:
     """Return a training with labels, which alone are too few to learn to see from.
@@ -110,7 +115,7 @@ PRESETS: Mapping[str, Preset] = {
         settings={
             "albef": Setting(_EMOJI_ALBEF, _EMOJI_TRAINING, _EMOJI_PARAMS),
             "blip": Setting(_EMOJI_TOWERS, _EMOJI_TRAINING, _EMOJI_PARAMS),
-            "clip": Setting(_EMOJI_TOWERS, _EMOJI_TRAINING, _EMOJI_PARAMS),
+            "clip": Setting(_EMOJI_TOWERS, _EMOJI_TRAINING, _EMOJI_TOWERS_PARAMS),
         },
     ),
     "emoji_entailment": Preset(
