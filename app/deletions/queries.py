@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from app.deletions.held import HOLD, hold_and_ask
 
 _SHOWN = 20
+Unknown = dict[str, tuple[list[str], int]]
+"""Kind of target -> the first ids that the dataset does not have, and the count of all."""
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 _COLUMNS = {
@@ -105,7 +107,7 @@ class Resolved:
     train_count: int
     already: int
     named_total: int
-    unknown: dict[str, tuple[list[str], int]]
+    unknown: Unknown
     lines: list[Line]
     trainings: list[Line]
     retired: list[str]
@@ -213,11 +215,31 @@ def resolve(
         train_count=row["train_count"],
         already=row["already"],
         named_total=row["named_total"] or 0,
-        unknown={kind: (sorted(ids)[:_SHOWN], len(ids)) for kind, ids in missing.items() if ids},
+        unknown=_shown(missing),
         lines=[line for line in reached if line.job_id is None],
         trainings=[line for line in reached if line.job_id is not None],
         retired=sorted(row["retired"] or []),
     )
+
+
+def unknown_targets(session: Session, dataset_id: str, targets: dict[str, list[str]]) -> Unknown:
+    """Return the targets that a ready dataset does not have, without holding it; else nothing.
+
+    Args:
+        session: the caller's transaction.
+        dataset_id: the dataset; its manifest does not change any more once it is ready.
+        targets: as of `resolve`.
+    """
+    missing = ", ".join(_missing(kind) for kind in sorted(targets))
+    statement = text(
+        f"SELECT {missing} FROM datasets WHERE dataset_id = :dataset_id AND status = 'ready'"  # noqa: S608
+    )
+    row = session.execute(statement, {"dataset_id": dataset_id, **targets}).mappings().first()
+    return _shown({kind: row[f"unknown_{kind}"] or [] for kind in targets} if row else {})
+
+
+def _shown(missing: dict[str, list[str]]) -> Unknown:
+    return {kind: (sorted(ids)[:_SHOWN], len(ids)) for kind, ids in missing.items() if ids}
 
 
 def _line(item: dict[str, Any]) -> Line:

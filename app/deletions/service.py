@@ -33,6 +33,9 @@ from app.ledger.records import RequestSaltDeleted, RequestWithdrawn
 from app.ledger.tree_head import Signer
 from app.registry.errors import VersionRetired
 
+_MANY_TARGETS = 10_000
+"""More are looked up before the dataset is held: nobody is to wait for a request that is refused."""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -68,6 +71,10 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
 
 def _resolve(session: Session, new: NewRequest) -> Resolved:
     targets, meeting = new.targets.distinct(), methods.meeting(new.scope)
+    if sum(map(len, targets.values())) > _MANY_TARGETS:
+        unknown = queries.unknown_targets(session, new.dataset_id, targets)
+        if unknown:
+            raise UnknownTargets(new.dataset_id, unknown)
     # From here to the commit no training starts or ends, no upload becomes ready, no version is
     # retired and no other request is accepted: each of them is found now or will find this one.
     found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)

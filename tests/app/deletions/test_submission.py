@@ -9,6 +9,8 @@ from fastapi.testclient import TestClient
 from httpx import Response
 from sqlalchemy import text
 
+from app.core.db import Database
+from app.deletions.queries import hold_dataset
 from tests.app.deletions.deletion_rows import TRAIN, Rows
 
 Post = Callable[..., Response]
@@ -191,6 +193,25 @@ def test_who_has_nothing_to_wait_for_is_not_told_when_to_ask_again(
     waiting = post(1)
     assert waiting.headers["Retry-After"] == "5"
     assert client.get(waiting.headers["Location"]).headers["Retry-After"] == "5"
+
+
+def test_a_large_request_that_is_refused_keeps_nobody_waiting(
+    client: TestClient, rows: Rows, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.deletions.service._MANY_TARGETS", 2)
+    body = {
+        "dataset_id": rows.dataset_id,
+        "targets": {"pair_ids": ["no-1", "no-2"], "item_ids": ["no-item"], "text_ids": ["no-text"]},
+    }
+    with database.transaction() as session:
+        hold_dataset(session, rows.dataset_id)
+        answer = client.post("/v1/deletion-requests", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["unknown"] == {
+        "pair_ids": {"count": 2, "first": ["no-1", "no-2"]},
+        "item_ids": {"count": 1, "first": ["no-item"]},
+        "text_ids": {"count": 1, "first": ["no-text"]},
+    }
 
 
 def test_an_unknown_dataset_is_not_found(post: Post) -> None:
