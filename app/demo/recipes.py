@@ -38,7 +38,7 @@ _SMALL_ALBEF: Mapping[str, Any] = {
     "max_text_tokens": 32,
 }
 
-# Small enough for two cores: models that start from nothing, and a GCN beside a frozen encoder.
+# Small enough for two cores: an ALBEF that starts from nothing, a GCN beside a frozen encoder.
 # By task, or by format where one has a recipe of its own.
 RECIPES: Mapping[str, Recipe] = {
     "digits": Recipe(
@@ -59,26 +59,14 @@ RECIPES: Mapping[str, Recipe] = {
         parallel=False,
     ),
     "retrieval": Recipe(
-        # Two towers: where images are many, an ALBEF of this size takes more than twice the time.
-        "clip",
+        "albef",
         "retrieval",
-        config={
-            "image_size": 72,
-            "patch_size": 18,
-            "vision_size": 128,
-            "vision_layers": 3,
-            "vision_feed_forward": 256,
-            "text_size": 128,
-            "text_layers": 4,
-            "text_feed_forward": 256,
-            "projection_size": 128,
-            "vocabulary": 4000,
-            "max_text_tokens": 32,
-        },
+        # Sixteen patches an image instead of 36: an epoch takes about three quarters of the time.
+        config={**_SMALL_ALBEF, "patch_size": [18, 18]},
         training={"epochs": 20, "batch_size": 128, "learning_rate": 0.001},
         # Whole images with all their texts go, from a model that is far surer of training pairs than
-        # of others: it takes more weight to decouple them. What ranks is the cosine alone.
-        unlearning={"alpha": 10.0, "similarity": 1.0, "utility_drop": 1.5},
+        # of others: it takes more weight to decouple them.
+        unlearning={"alpha": 5.0, "utility_drop": 1.5},
     ),
     "visual_entailment": Recipe(
         "albef",
