@@ -135,7 +135,10 @@ def running_service(work: Path, api_kind: type[ApiProcess] = ApiProcess) -> Iter
 
 def _settings(folder: Path, root: Path, database_url: str, redis_url: str) -> Settings:
     """Return default settings, whatever the environment says, on these servers and folders."""
-    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    defaults = {
+        name: field.get_default(call_default_factory=True, validated_data={})
+        for name, field in Settings.model_fields.items()
+    }
     return Settings.model_construct(
         **defaults
         | {
