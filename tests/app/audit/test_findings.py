@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.audit.findings import Concern, findings, score_spreads
+from app.audit.findings import Concern, _pairs, findings, score_spreads
 from app.audit.schemas import MetricOut
 
 SPREAD = {
@@ -202,3 +202,9 @@ def test_pairs_that_were_forgotten_by_then_are_not_compared_with_how_they_were_b
     assert mixed.before is not None
     [fresh] = findings(given, Concern("req_1", here=4))
     assert fresh.reading.endswith("no forgetting is shown.")
+
+
+def test_as_many_test_pairs_as_were_forgotten_are_no_deleted_pairs() -> None:
+    concern = Concern("r", here=100, before=3)
+    assert "those that this version was made to forget" in _pairs("forget", 100, concern)
+    assert _pairs("test", 100, concern) == _pairs("test", 101, concern)

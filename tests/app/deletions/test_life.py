@@ -145,6 +145,7 @@ def test_a_failed_job_calls_for_attention_and_can_be_tried_again(
     stuck = read(request["request_id"])
     assert stuck["status"] == "needs_attention"
     assert "a.png is broken" in stuck["status_reason"]
+    assert "Retry-After" not in client.get(place).headers  # a person has to act
     again = client.post(f"{place}/retry").json()
     assert again["status"] == "pending"
     rows.finish(again["jobs"][-1]["job_id"])

@@ -144,6 +144,19 @@ def test_a_database_without_tables_is_said_and_no_key_made(
     assert not own.signing_key.exists()
 
 
+@pytest.mark.parametrize(
+    ("found", "said"), [("0001", "run `lethe migrate` once"), ("9999", "a newer version of Lethe")]
+)
+def test_tables_of_another_version_are_said_and_no_key_made(
+    database: Database, own: Settings, found: str, said: str
+) -> None:
+    with database.transaction() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :found"), {"found": found})
+    with pytest.raises(StartError, match=said):
+        open_log(database, own)
+    assert not own.signing_key.exists()
+
+
 def test_a_key_is_read_before_anything_is_made_where_there_is_one(
     own: Settings, tmp_path: Path
 ) -> None:
