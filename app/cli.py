@@ -71,8 +71,8 @@ def serve(
     LETHE_DATABASE_URL is set, and a private Redis unless LETHE_REDIS_URL is set. What ends
     unexpectedly is started again.
     """
-    from app.core.launch import running_service
     from app.core.restarts import keep_running
+    from app.launch import running_service
 
     roots = [str(root) for root in data_root or []]
     settings = settings_with(data_dir=data_dir, host=host, port=port, data_roots=roots)
@@ -82,6 +82,7 @@ def serve(
             say(f"Token with every scope: {service.token}")
         else:
             say("Make a token with: lethe token create NAME --scope ...")
+        say(f"Its log {service.settings.ledger_origin} is signed with the key {service.key_id}.")
         say("Stop it with Ctrl-C.\n")
         sys.stdout.flush()
         keep_running(service.processes, lambda sentence: typer.echo(sentence, err=True))
@@ -122,15 +123,21 @@ def verify(
     certificate: Annotated[Path, typer.Argument(help="The certificate's JSON file.")],
     key: Annotated[Path, typer.Option(help="The log's public key (PEM).")],
     head: Annotated[
-        Path | None, typer.Option(help="A tree head that you kept from before.")
+        Path | None,
+        typer.Option(help="A tree head that you kept from before the certificate was fetched."),
     ] = None,
 ) -> None:
     """Check a certificate of deletion, without service or network.
 
-    Says in words what was checked, and what a signature cannot prove. The exit status is 0 only if
-    the certificate holds. Get the public key on a way that you trust: `/v1/ledger/public-key`.
+    Says in words what was checked, and what a signature cannot prove. Get the public key on a way
+    that you trust: `/v1/ledger/public-key`.
+
+    **Exit status:** 0 if the certificate holds, and the log of a given tree head with it; 1 if it is
+    not verified; 2 if a file or an option is not what it should be; 3 if the certificate itself
+    holds, but has no proof of whether its log and the given tree head agree, as when that head is
+    newer: fetch it again from `/v1/audit/requests/{request_id}/certificate?since=SIZE`.
     """
-    from app.ledger.explain import format_report
+    from app.ledger.explain import EXIT_STATUS, format_report
     from app.ledger.verify import CertificateError, verify_files
 
     try:
@@ -139,7 +146,7 @@ def verify(
         typer.echo(f"NOT VERIFIED: {error}", err=True)
         raise typer.Exit(2) from error
     say(format_report(report))
-    raise typer.Exit(0 if report.ok else 1)
+    raise typer.Exit(EXIT_STATUS[report.outcome])
 
 
 @app.command("verify-log")
@@ -153,9 +160,9 @@ def verify_log(
 
     Finds what a superuser of the database changed. The exit status is 0 only if the log holds.
     """
+    from app.ledger.form import CertificateError
     from app.ledger.integrity import check_files
     from app.ledger.key_file import KeyFileError
-    from app.ledger.verify import CertificateError
 
     settings = settings_with(data_dir=data_dir)
     try:
@@ -183,7 +190,7 @@ def bench_step(context: typer.Context) -> None:
 @app.command()
 def migrate(data_dir: DataDir = None) -> None:
     """Bring the database to the newest tables; safe to repeat."""
-    from app.core.launch import reachable_database
+    from app.launch import reachable_database
 
     with reachable_database(settings_with(data_dir=data_dir)):
         say("The database is up to date.")

@@ -44,7 +44,7 @@ def settings_with(**given: object) -> "Settings":
 def open_session(data_dir: Path | None) -> "Iterator[Session]":
     """Open one transaction on the service's database."""
     from app.core.db import Database
-    from app.core.launch import reachable_database
+    from app.launch import reachable_database
 
     with reachable_database(settings_with(data_dir=data_dir)) as url:
         database = Database(url, pool_size=1)

@@ -13,16 +13,15 @@ from app.core.db import Database
 from app.core.middleware import RequestContext
 from app.core.settings import Settings, get_settings
 from app.core.settings_errors import ended_in_words
-from app.core.start import require_service
 from app.core.storage import Storage
 from app.datasets.routes import router as datasets
 from app.deletions.routes import router as deletions
 from app.jobs.queue import Queue
 from app.jobs.routes import router as jobs
 from app.ledger.routes import router as ledger
-from app.ledger.tree_head import Signer
 from app.registry.file_routes import router as files
 from app.registry.routes import router as registry
+from app.start import opened_log, require_service
 
 ROUTERS = (datasets, registry, files, deletions, jobs, audit, ledger)
 DESCRIPTION = """Unlearning as a service for multimodal models.
@@ -43,10 +42,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             --factory``): they are those of the environment, and what it needs has to be there.
 
     Raises:
-        MissingSettingError: no URL of a database or of Redis is set.
-        SystemExit: the process cannot start; a sentence about it is on standard error.
+        StartError: the settings lack a URL, the database cannot be used, or the key is not its log's.
+        SystemExit: in place of a `StartError` at the start of a process; its sentence is on standard error.
     """
-    settings = settings or _checked_settings()
+    if settings is not None:
+        return _application(settings)
+    with ended_in_words():
+        return _application(_checked_settings())
+
+
+def _checked_settings() -> Settings:
+    settings = get_settings()
+    logs.configure(settings.log_format, settings.log_level)
+    require_service(settings, trainers=False)
+    return settings
+
+
+def _application(settings: Settings) -> FastAPI:
     logs.configure(settings.log_format, settings.log_level)
     app = FastAPI(
         title="Lethe",
@@ -67,22 +79,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _checked_settings() -> Settings:
-    with ended_in_words():
-        settings = get_settings()
-        logs.configure(settings.log_format, settings.log_level)
-        require_service(settings, trainers=False)
-    return settings
-
-
 def _fill_state(app: FastAPI, settings: Settings) -> None:
     from redis import Redis  # here, since it is slow to load and the module must not be
 
     database_url, redis_url = settings.server_urls()
     app.state.settings = settings
+    app.state.signer = opened_log(settings, database_url)
     app.state.database = Database(database_url)
     app.state.storage = Storage(settings.storage)
-    app.state.signer = Signer.load_or_create(settings.signing_key, settings.ledger_origin)
     app.state.queue = Queue(redis_url)
     app.state.redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
     app.state.callers = CallerCache()

@@ -18,8 +18,8 @@ from app.auth.service import create_token
 from app.core import migrations
 from app.core.db import Database
 from app.core.embedded import embedded_servers, free_port
-from app.core.launch import ApiProcess
 from app.core.settings import Settings
+from app.launch import ApiProcess
 from benchmarks.figures import BenchmarkError
 
 Json = dict[str, Any]

@@ -4,17 +4,16 @@ One process with one job at a time: a killed worker leaves no pool child behind.
 imports the engine; jobs run in trainer processes.
 """
 
-import threading
 from typing import Any
 
 import structlog
 from celery import Celery, signals
 
 from app.core import logs
-from app.core.settings import get_settings
+from app.core.settings import Settings, get_settings
 from app.core.settings_errors import ended_in_words
-from app.core.start import require_service
 from app.jobs.queue import TASK, celery_settings
+from app.start import require_service
 from worker.context import Context
 from worker.pipeline import run_job
 from worker.ticker import Ticker
@@ -23,20 +22,26 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """This process's context and ticker, made when Celery is ready and closed when it ends."""
+    """This process's context and ticker, from its start until it ends."""
 
     def __init__(self) -> None:
-        self._made = threading.Lock()
         self._context: Context | None = None
         self._ticker: Ticker | None = None
 
     @property
     def context(self) -> Context:
-        """The context; connections are made on first use."""
-        with self._made:
-            if self._context is None:
-                self._context = Context.from_settings(get_settings())
-            return self._context
+        """The context.
+
+        Raises:
+            RuntimeError: this process is no worker.
+        """
+        if self._context is None:
+            raise RuntimeError("Jobs are run by a worker: start one with `lethe worker`.")
+        return self._context
+
+    def open(self, settings: Settings) -> None:
+        """Open the log and connect to what the settings name; see `Context.from_settings`."""
+        self._context = Context.from_settings(settings)
 
     def begin(self) -> None:
         """Start to look after jobs that nobody works on."""
@@ -69,6 +74,7 @@ def _configure(**_: Any) -> None:
         with ended_in_words():
             settings = get_settings()
             require_service(settings, trainers=True)
+            worker.open(settings)
     except Exception as error:
         log.exception("start_failed")
         raise SystemExit(1) from error

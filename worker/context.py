@@ -18,6 +18,7 @@ from app.core.storage import Storage
 from app.jobs.queue import Queue
 from app.jobs.reaper import Reaper
 from app.ledger.tree_head import Signer
+from app.start import opened_log
 
 T = TypeVar("T")
 _PARTING_SECONDS = 2.0
@@ -45,16 +46,18 @@ class Context:
         """Connect to what the settings name.
 
         Raises:
-            MissingSettingError: a worker needs the URLs of database and broker, and one is missing.
+            StartError: the URL of database or broker is missing, the database cannot be used, or the
+                key is not its log's.
         """
         database_url, redis_url = settings.server_urls()
+        signer = opened_log(settings, database_url)
         settings.work.mkdir(parents=True, exist_ok=True)
         return cls(
             settings=settings,
             database=Database(database_url, pool_size=5),
             storage=Storage(settings.storage),
             queue=Queue(redis_url),
-            signer=Signer.load_or_create(settings.signing_key, settings.ledger_origin),
+            signer=signer,
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
 

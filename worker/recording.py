@@ -14,7 +14,7 @@ from app.jobs.lease import Lease, hold
 from app.jobs.tables import Job
 from app.ledger import log
 from app.ledger.records import AuditRecorded, VersionProduced, VersionRegistered, digest_of
-from app.registry import queries as registry
+from app.registry.deleted import count_still_known
 from app.registry.service import add_version
 from app.registry.tables import Version
 from worker.context import Context
@@ -92,17 +92,7 @@ def _version(
     if job.kind == "train":
         # From here on the requests of the dataset stand still, so none can be overlooked.
         hold_dataset(session, job.dataset_id)
-    version.contains_deleted = _contains_deleted(session, assignment)
-    session.flush()
     return version
-
-
-def _contains_deleted(session: Session, assignment: Assignment) -> int:
-    """Return how many deleted pairs the version still knows."""
-    spec = assignment.spec
-    groups = [*spec["forget"].values(), *spec["forgotten"].values()]
-    gone = {pair_id for group in groups for pair_id in group}
-    return max(0, registry.count_deleted(session, assignment.dataset_id) - len(gone))
 
 
 def _audit(session: Session, job: Job, version: Version, result: dict[str, Any]) -> Audit:
@@ -124,7 +114,7 @@ def _append_leaves(
     session: Session, assignment: Assignment, version: Version, audit: Audit, *, is_new: bool
 ) -> None:
     if is_new:
-        log.append(session, _version_leaf(assignment, version))
+        log.append(session, _version_leaf(session, assignment, version))
     log.append(
         session,
         AuditRecorded(
@@ -137,7 +127,9 @@ def _append_leaves(
     )
 
 
-def _version_leaf(assignment: Assignment, version: Version) -> VersionProduced | VersionRegistered:
+def _version_leaf(
+    session: Session, assignment: Assignment, version: Version
+) -> VersionProduced | VersionRegistered:
     common: dict[str, Any] = {
         "version_id": version.version_id,
         "model_id": version.model_id,
@@ -149,9 +141,8 @@ def _version_leaf(assignment: Assignment, version: Version) -> VersionProduced |
         "job_id": assignment.job_id,
     }
     if version.parent_id is None:
-        return VersionRegistered(
-            **common, source="training", contains_deleted=version.contains_deleted
-        )
+        known = count_still_known(session, version)
+        return VersionRegistered(**common, source="training", contains_deleted=known)
     request_ids = sorted(assignment.spec["forget"])
     return VersionProduced(**common, parent_id=version.parent_id, request_ids=request_ids)
 

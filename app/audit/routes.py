@@ -9,6 +9,7 @@ from app.audit import report, service
 from app.audit.errors import NoCertificate, RequestUnknown, VersionUnknown
 from app.audit.schemas import ReportOut, RequestAuditOut, VersionAuditOut
 from app.core.db import SessionDep
+from app.core.numbers import LARGEST, Within
 from app.core.problems import problems
 from app.ledger.errors import LogCorrupt, NoSuchSize, asked_by
 from app.ledger.routes import Reader, SignerDep
@@ -81,8 +82,8 @@ def read_certificate(
     request_id: str,
     _: Reader,
     since: Annotated[
-        int | None,
-        Query(ge=0, lt=2**63, description="Size of a tree head that you kept; adds consistency."),
+        Annotated[int, Within(0, LARGEST)] | None,
+        Query(description="Size of a tree head that you kept; adds consistency."),
     ] = None,
 ) -> Response:
     """Return the certificate of a completed request, for ``lethe verify``.

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.registry.schemas import CONTAINS_DELETED
+
 
 class MetricOut(BaseModel):
     """One measured quantity. ``value`` is null exactly where ``unavailable`` gives the reason."""
@@ -45,7 +47,7 @@ class VersionAuditOut(BaseModel):
     number: int
     checkpoint_sha256: str | None
     weights_sha256: str | None
-    contains_deleted: int = Field(description="Deleted pairs that this version learned from.")
+    contains_deleted: int = Field(description=CONTAINS_DELETED)
     audits: list[AuditOut]
 
 

@@ -22,6 +22,7 @@ from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest
 from app.ledger.certificate import refreshed
 from app.ledger.tree_head import Signer
+from app.registry.deleted import count_still_known
 from app.registry.tables import Version
 
 
@@ -68,7 +69,7 @@ def version_audits(session: Session, version_id: str) -> VersionAuditOut:
         number=version.number,
         checkpoint_sha256=version.checkpoint_sha256,
         weights_sha256=version.weights_sha256,
-        contains_deleted=version.contains_deleted,
+        contains_deleted=count_still_known(session, version),
         audits=[audit_out(audit) for audit in queries.audits_of(session, version_id)],
     )
 

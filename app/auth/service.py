@@ -3,14 +3,16 @@
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, get_args
+from typing import get_args
 
-from fastapi import Depends, Request
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -132,22 +134,21 @@ def _utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="token",
-    description="A token made by `lethe token create`; each route says which scope it needs.",
-)
+async def authenticated(request: Request) -> Caller:
+    """Return who calls.
 
-
-async def _authenticated(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
-    if credentials is None:
+    Raises:
+        NotAuthenticated: the request has no token, none that is valid, or more than one.
+    """
+    given = request.headers.getlist("Authorization")
+    if len(given) > 1:  # a proxy in front may have looked at another one than the first
+        raise NotAuthenticated(f"The request has {len(given)} Authorization headers, not one.")
+    scheme, secret = get_authorization_scheme_param(given[0] if given else None)
+    if scheme.lower() != "bearer" or not secret:
         raise NotAuthenticated
-    if not credentials.credentials.startswith(PREFIX):
+    if not secret.startswith(PREFIX):
         raise NotAuthenticated(f"The token is none of this service's, which begin with {PREFIX}.")
-    digest = _digest(credentials.credentials)
+    digest = _digest(secret)
     cache: CallerCache = request.app.state.callers
     caller = cache.get(digest)
     if caller is None:
@@ -161,27 +162,37 @@ def _look_up(database: Database, digest: bytes) -> Caller:
         return _find(session, digest)
 
 
-CallerDep = Annotated[Caller, Depends(_authenticated)]
+class require(SecurityBase):  # noqa: N801 - reads as the function that a route sees
+    """A dependency that gives the `Caller` if its token has ``scope``.
 
-
-def require(scope: str) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """Return a dependency that gives the `Caller` if its token has ``scope``.
-
-    Use as ``Annotated[Caller, Depends(require("models:read"))]``.
+    Use as ``Annotated[Caller, Depends(require("models:read"))]``. It is one dependency, and not one for
+    the header, one for the token and one for the scope: each costs every request.
 
     Raises:
         UnknownScope: when the routes are defined, if there is no such scope.
     """
-    if scope not in SCOPES:
-        raise UnknownScope(f"Expected a scope out of {', '.join(SCOPES)}; got {scope!r}.")
 
-    async def allowed(caller: CallerDep) -> Caller:
-        if not caller.may(scope):
+    def __init__(self, scope: str) -> None:
+        if scope not in SCOPES:
+            raise UnknownScope(f"Expected a scope out of {', '.join(SCOPES)}; got {scope!r}.")
+        self.scope = scope
+        self.scheme_name = "token"
+        self.model = HTTPBearer(
+            description="A token made by `lethe token create`; each route says which scope it needs."
+        )
+
+    async def __call__(self, request: Request) -> Caller:
+        """Return the caller.
+
+        Raises:
+            NotAuthenticated: there is no valid token.
+            MissingScope: the token lacks the scope.
+        """
+        caller = await authenticated(request)
+        if not caller.may(self.scope):
             raise MissingScope(
-                f"This needs a token with the scope {scope}; {caller.token_id} has "
+                f"This needs a token with the scope {self.scope}; {caller.token_id} has "
                 f"{', '.join(sorted(caller.scopes))}.",
-                scope,
+                self.scope,
             )
         return caller
-
-    return allowed

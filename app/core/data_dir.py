@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from app.core.embedded import has_database
+from app.core.paths import is_there
 from app.core.settings import Settings
 from app.core.settings_errors import SettingsError
 from app.core.settings_words import variable
-from app.ledger.key_file import is_there
 
 _LOCK = "service.lock"
 _PROBED_SECONDS = 0.5  # others hold the lock for a moment, to see whether it is free

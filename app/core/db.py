@@ -1,16 +1,16 @@
 """The database: one engine a process, one session a request or task, and the only commit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, LiteralString
+from typing import Annotated
 
-import psycopg
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
-from psycopg import Connection
 from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.together import Statement, send_together
 
 Hook = Callable[[], None]
 _HOOKS = "after_commit"
@@ -43,20 +43,18 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One unit of work: commits when the block ends, rolls back when it raises.
-
-        Hooks left by `after_commit` run once the commit has succeeded, never otherwise.
-        """
-        with self._sessions() as session:
+        """One unit of work: commits when the block ends, rolls back when it raises."""
+        with self.session() as session:
             try:
                 yield session
-                _commit(session)
+                commit(session)
             except BaseException:
                 session.rollback()
                 raise
-            hooks: list[Hook] = session.info.pop(_HOOKS, [])
-        for hook in hooks:
-            hook()
+
+    def session(self) -> Session:
+        """Return a session, to be ended with `commit` or closed; it takes no connection yet."""
+        return self._sessions()
 
     def dispose(self) -> None:
         """Close every pooled connection."""
@@ -80,8 +78,8 @@ class Finale:
         then: run right after its COMMIT, in a transaction of their own.
     """
 
-    last: Sequence[tuple[LiteralString, Sequence[object]]]
-    then: Sequence[LiteralString] = ()
+    last: Sequence[Statement]
+    then: Sequence[Statement] = ()
 
 
 def end_with(session: Session, finale: Finale) -> None:
@@ -100,27 +98,16 @@ def has_ended(session: Session) -> bool:
     return _FINALE in session.info
 
 
-def _commit(session: Session) -> None:
+def commit(session: Session) -> None:
+    """Commit what ``session`` has done, with its finale; then run the hooks left by `after_commit`."""
     finale: Finale | None = session.info.pop(_FINALE, None)
     if finale is not None:
         session.flush()
-        _send(session, finale)
+        send_together(session, [*finale.last, ("COMMIT", {}), *finale.then])
     session.commit()  # after a finale it finds the connection idle, and only lets go of it
-
-
-def _send(session: Session, finale: Finale) -> None:
-    connection = session.connection().connection.driver_connection
-    if not isinstance(connection, Connection):
-        raise TypeError(f"Expected a connection of psycopg 3; got {type(connection).__name__}.")
-    try:
-        with connection.pipeline(), connection.cursor() as cursor:
-            for statement, values in finale.last:
-                cursor.execute(statement, values)
-            cursor.execute("COMMIT")
-            for statement in finale.then:
-                cursor.execute(statement)
-    except psycopg.OperationalError as error:
-        raise OperationalError("COMMIT", None, error) from error
+    hooks: list[Hook] = session.info.pop(_HOOKS, [])
+    for hook in hooks:
+        hook()
 
 
 def after_commit(session: Session, hook: Hook) -> None:
@@ -128,12 +115,27 @@ def after_commit(session: Session, hook: Hook) -> None:
     session.info.setdefault(_HOOKS, []).append(hook)
 
 
-def _request_session(request: Request) -> Iterator[Session]:
+async def _request_session(request: Request) -> AsyncIterator[Session]:
     database: Database = request.app.state.database
-    with database.transaction() as session:
+    session = database.session()
+    try:
         yield session
+        if session.in_transaction() or has_ended(session):
+            await _in_thread(commit, session)
+    finally:
+        if session.in_transaction():
+            await _in_thread(session.close)
+
+
+async def _in_thread(end: Callable[..., None], *values: object) -> None:
+    """Run the end of a transaction to its own end, without waiting for a free thread.
+
+    All threads there are may be waiting for the connection that this one gives back.
+    """
+    with CancelScope(shield=True):
+        await to_thread.run_sync(end, *values, limiter=CapacityLimiter(1))
 
 
 # scope="function": the commit happens before the response is sent, so a client that saw 2xx can
-# rely on it.
+# rely on it. A route that commits in its own thread leaves nothing to do here.
 SessionDep = Annotated[Session, Depends(_request_session, scope="function")]

@@ -16,9 +16,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.auth.service import CallerDep
+from app.auth.service import authenticated
 from app.auth.tables import IdempotencyKey
-from app.core.db import SessionDep
+from app.core.db import SessionDep, commit
 from app.core.errors import Conflict, Invalid
 
 KEPT_FOR = timedelta(hours=24)
@@ -50,17 +50,18 @@ class Once:
     """Answers a POST; keeps the answer when the caller sent an Idempotency-Key."""
 
     session: Session
-    token_id: str
-    key: str | None
-    request_sha256: bytes
+    token_id: str = ""
+    key: str | None = None
+    request_sha256: bytes = b""
 
     def answer(
         self, status: int, model: BaseModel, headers: dict[str, str] | None = None
     ) -> Response:
-        """Return ``model`` as JSON with ``status``; call it last, as the route's return value."""
+        """Commit, and return ``model`` as JSON with ``status``: the last that a route does."""
         body = model.model_dump_json(by_alias=True)
         if self.key is not None:
             self._keep(status, body, headers or {})
+        commit(self.session)  # here, since others may wait for what is locked while threads change
         return Response(body, status, headers, media_type="application/json")
 
     def replay_or_lock(self) -> None:
@@ -114,7 +115,6 @@ class Once:
 async def _once(
     request: Request,
     session: SessionDep,
-    caller: CallerDep,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -127,7 +127,8 @@ async def _once(
     ] = None,
 ) -> Once:
     if idempotency_key is None:
-        return Once(session, caller.token_id, None, b"")
+        return Once(session)
+    caller = await authenticated(request)
     fingerprint = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
     fingerprint.update(await request.body())
     once = Once(session, caller.token_id, idempotency_key, fingerprint.digest())

@@ -23,10 +23,11 @@ from pydantic import BaseModel, ConfigDict
 from starlette.types import Scope
 
 from app.core.errors import Invalid, NotFound, Problem, UnsupportedMediaType
+from app.core.field_errors import MOST_POINTERS
 from app.core.json_members import Members, repeated
 from app.core.media_types import require_json
 from app.core.pointers import pointer_to
-from app.core.problems import MOST_POINTERS, BodyRefused, MalformedRequest
+from app.core.problems import BodyRefused, MalformedRequest
 
 _ODD_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 # As only an escape can spell them: a JSON text with them as they are is refused anyway.

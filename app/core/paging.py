@@ -12,6 +12,7 @@ from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.core.errors import Invalid
+from app.core.numbers import Within
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -33,7 +34,7 @@ class Paging:
         self,
         request: Request,
         response: Response,
-        limit: Annotated[int, Query(ge=1, le=200, description="Items a page.")] = 50,
+        limit: Annotated[int, Within(1, 200), Query(description="Items a page.")] = 50,
         cursor: Annotated[
             str | None, Query(max_length=200, description="`next_cursor` of the page before.")
         ] = None,

@@ -1,19 +1,16 @@
 """Every error leaves the service as a problem (RFC 9457), and stands in the OpenAPI document."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.core import database_errors
 from app.core.errors import (
     TYPE_BASE,
     Invalid,
@@ -22,32 +19,11 @@ from app.core.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from app.core.pointers import pointer_of
+from app.core.field_errors import pointers_of
 
 MEDIA_TYPE = "application/problem+json"
 SCHEMA_REF = "#/components/schemas/Problem"
-MOST_POINTERS = 20
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-# What pydantic expected, in words of JSON; what came is named by its type alone, never repeated.
-_EXPECTED = {
-    "model_attributes_type": "an object",
-    "dict_type": "an object",
-    "list_type": "an array",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "float_type": "a number",
-}
-_CAME: dict[type, str] = {
-    dict: "an object",
-    list: "an array",
-    str: "text",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
-log = structlog.get_logger(__name__)
 
 
 class ProblemPointer(BaseModel):
@@ -140,9 +116,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(DataError, _on_data_error)
-    for gone in (OperationalError, InterfaceError, PoolTimeout):
-        app.add_exception_handler(gone, _on_unavailable)
+    for expected in database_errors.EXPECTED:
+        app.add_exception_handler(expected, _on_database_error)
 
 
 def internal_error(request_id: str) -> JSONResponse:
@@ -155,33 +130,6 @@ def internal_error(request_id: str) -> JSONResponse:
     return problem_response(problem)
 
 
-def pointers_of(errors: Iterable[Any], body: Any) -> list[dict[str, str]]:
-    """Turn pydantic's errors of a request into problem pointers, at most 20, without the input.
-
-    Args:
-        errors: their locations begin with ``body``, or with the kind of the parameter.
-        body: the type of the request's body.
-    """
-    return [_pointer(error, body) for error in islice(errors, MOST_POINTERS)]
-
-
-def _pointer(error: dict[str, Any], body: Any) -> dict[str, str]:
-    origin, *location = error["loc"]
-    if origin != "body":
-        return {"parameter": str([origin, *location][-1]), "detail": error["msg"]}
-    return {"pointer": pointer_of({**error, "loc": location}, body), "detail": _reason(error)}
-
-
-def _reason(error: dict[str, Any]) -> str:
-    expected = _EXPECTED.get(error["type"])
-    came = _CAME.get(type(error.get("input")))
-    if expected is None or came is None:
-        return str(error["msg"])
-    if error["type"] == "int_type" and came == "a number":
-        came = "a fraction or a larger number"
-    return f"expected {expected}; {came} came"
-
-
 def _response(errors: list[type[Problem]]) -> dict[str, Any]:
     sentences = [f"{error.title} (`{error.slug}`)." for error in dict.fromkeys(errors)]
     return {
@@ -192,6 +140,10 @@ def _response(errors: list[type[Problem]]) -> dict[str, Any]:
 
 async def _on_problem(_: Request, error: Exception) -> JSONResponse:
     return problem_response(error) if isinstance(error, Problem) else internal_error("")
+
+
+async def _on_database_error(_: Request, error: Exception) -> JSONResponse:
+    return problem_response(database_errors.problem_of(error))
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -240,18 +192,6 @@ def _allowed(request: Request) -> Sequence[str]:
             route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
         )
     ]
-
-
-async def _on_data_error(_: Request, error: Exception) -> JSONResponse:
-    log.info("value_refused", error=type(error).__name__)
-    detail = "A value cannot be stored: it is out of range or has a NUL character. Correct it."
-    return problem_response(Invalid(detail))
-
-
-async def _on_unavailable(_: Request, error: Exception) -> JSONResponse:
-    log.warning("dependency_unavailable", error=type(error).__name__)
-    detail = "The database cannot be reached now. Nothing was changed; try again."
-    return problem_response(Unavailable(detail, headers={"Retry-After": "5"}))
 
 
 class OpenApi:

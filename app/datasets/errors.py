@@ -45,9 +45,9 @@ class ManifestFixed(Conflict):
 
 
 class ManifestBusy(Conflict):
-    """Another manifest of the same dataset is being read."""
+    """Another manifest of the same dataset is being read, or a request about it accepted."""
 
-    slug, title = "manifest-busy", "A manifest of this dataset is being read"
+    slug, title = "manifest-busy", "This dataset is being changed"
 
 
 class UnknownManifestFormat(Problem):

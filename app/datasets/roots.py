@@ -13,7 +13,8 @@ from zipfile import is_zipfile
 
 from app.datasets.errors import RootMissing, RootRefused
 
-_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""What says that nothing is there; anything else may be otherwise for the account of a worker."""
 
 
 def checked_root(root: str, data_roots: list[str]) -> str:
@@ -53,8 +54,7 @@ def _found(root: Path) -> str | None:
     try:
         root.stat()
     except OSError as error:
-        # Anything else, such as a lack of rights, may be otherwise for the account of a worker.
-        return "nothing is there" if error.errno in _MISSING else None
+        return "nothing is there" if error.errno in MISSING else None
     if root.is_dir() or not os.access(root, os.R_OK):
         return None
     return None if root.is_file() and _is_archive(root) else "something else is there"

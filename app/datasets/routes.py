@@ -25,7 +25,7 @@ from app.datasets.errors import (
     RootRefused,
     UnknownManifestFormat,
 )
-from app.datasets.manifest import MEDIA_TYPES
+from app.datasets.readers import MEDIA_TYPES
 from app.datasets.schemas import DatasetIn, DatasetOut
 from app.datasets.tables import Dataset
 
@@ -104,6 +104,8 @@ def put_pairs(
 ) -> DatasetOut:
     """Put the pairs of a dataset, all of them at once; any broken row refuses the whole.
 
+    So does a reference to a file that is not there, where the service sees the dataset's root; members
+    of archives are looked up by the first run alone.
     The same manifest again changes nothing; another one is refused. Scope: models:write.
     """
     storage = request.app.state.storage

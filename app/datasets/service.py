@@ -13,7 +13,7 @@ from app.auth.service import Caller
 from app.core.bodies import SpooledBody
 from app.core.storage import Storage
 from app.core.tables import new_id
-from app.datasets import manifest, staging
+from app.datasets import manifest, presence, rows, staging
 from app.datasets.errors import (
     DatasetNotFound,
     ManifestBusy,
@@ -71,17 +71,17 @@ def put_manifest(
 
     Raises:
         DatasetNotFound: there is no such dataset.
-        ManifestBusy: another manifest of the dataset is being read.
-        ManifestInvalid: a row is broken or contradicts another; ``errors`` says which.
+        ManifestBusy: another manifest of the dataset is being read, or a request about it accepted.
+        ManifestInvalid: a row is broken, contradicts another or names a file that is not there.
         ManifestFixed: the dataset has another manifest.
     """
     dataset = _lock(session, dataset_id)
-    rules = manifest.Rules(dataset.modality, dataset.classes)
+    rules = rows.Rules(dataset.modality, dataset.classes)
     with TemporaryDirectory(dir=body.path.parent) as folder:
         prepared = manifest.prepare(body.path, body.content_type, rules, Path(folder))
         if dataset.status == "ready":
             return _unchanged(dataset, prepared)
-        _register(session, dataset, prepared)
+        _register(session, dataset, prepared, Path(folder))
         dataset.manifest_path = f"manifests/{prepared.sha256}.jsonl"
         storage.put_file(prepared.canonical, dataset.manifest_path, move=True)
     dataset.status = "ready"
@@ -102,7 +102,8 @@ def _lock(session: Session, dataset_id: str) -> Dataset:
         if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
             raise
         raise ManifestBusy(
-            f"Another manifest of {dataset_id} is being read. Wait for its answer, then try again.",
+            f"Another call is changing {dataset_id}: a manifest is being read or a request accepted. "
+            "Wait a moment, then try again.",
             headers={"Retry-After": "10"},
         ) from None
     if dataset is None:
@@ -121,12 +122,17 @@ def _unchanged(dataset: Dataset, prepared: manifest.Prepared) -> Dataset:
     return dataset
 
 
-def _register(session: Session, dataset: Dataset, prepared: manifest.Prepared) -> None:
+def _register(
+    session: Session, dataset: Dataset, prepared: manifest.Prepared, folder: Path
+) -> None:
     connection = _psycopg(session)
     staging.stage(connection, prepared.copy_rows)
     found = staging.conflicts(connection, manifest.MOST_REPORTED)
     if found:
         raise ManifestInvalid([conflict.report() for conflict in found], found[0].total)
+    absent = presence.absent(connection, Path(dataset.root), folder, manifest.MOST_REPORTED)
+    if absent:
+        raise ManifestInvalid([row.report() for row in absent], absent[0].total)
     dataset.item_count = staging.count_items(connection)
     staging.register(connection, dataset.dataset_id)
     if prepared.pair_count >= _ANALYZE_FROM:

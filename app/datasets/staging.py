@@ -6,8 +6,9 @@ The database sorts on disk what does not fit into memory, so a manifest may have
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, LiteralString
 
-from psycopg import Connection
+from psycopg import Connection, Cursor
 from psycopg.rows import class_row, scalar_row
 
 _BLOCK = 1 << 20
@@ -100,9 +101,14 @@ def stage(connection: Connection[object], rows: Path) -> None:
     """Copy the rows of a manifest, as `manifest.prepare` wrote them, into the temporary table."""
     with connection.cursor() as cursor:
         cursor.execute(_CREATE)
-        with rows.open("rb") as file, cursor.copy("COPY manifest_rows FROM STDIN") as copy:
-            while block := file.read(_BLOCK):
-                copy.write(block)
+        copy_into(cursor, "COPY manifest_rows FROM STDIN", rows)
+
+
+def copy_into(cursor: Cursor[Any], statement: LiteralString, rows: Path) -> None:
+    """Send a file of rows to the database by a COPY."""
+    with rows.open("rb") as file, cursor.copy(statement) as copy:
+        while block := file.read(_BLOCK):
+            copy.write(block)
 
 
 def conflicts(connection: Connection[object], limit: int) -> Sequence[Conflict]:

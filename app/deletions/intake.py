@@ -2,61 +2,42 @@
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from psycopg.types.json import Jsonb
 from sqlalchemy.orm import Session
 
 from app.core.tables import new_id
 from app.deletions.queries import Line, Resolved
 from app.deletions.schemas import NewRequest, RequestJobView, RequestView, links_of
-from app.deletions.tables import DeletionRequest, RequestJob
+from app.deletions.tables import DeletionRequest
 from app.jobs.queue import Queue
 from app.jobs.service import enqueue_unlearning
 from app.ledger import log
 from app.ledger.records import RequestReceived, pairs_commitment
 
-# The deadline is one calendar month later (GDPR art. 12(3)), counted in UTC whatever the session's
-# zone. The dataset is held, so the statement's time also says in which order requests were accepted
-# (the transaction's own would not: it may have waited). A job is joined only while nobody has ever
-# claimed it; the lock keeps a worker from doing so until we commit.
-_INSERT = text(
-    """
+_INSERT = """
     WITH request AS (
         INSERT INTO deletion_requests (request_id, dataset_id, status, reason, scope, objective, method,
             update, params, reference_models, versions, pair_count, named_total,
             already_forgotten_count, not_trained_count, salt, submitted_by, submitted_time, deadline)
-        VALUES (:request_id, :dataset_id, 'pending', :reason, :scope, :objective, :method,
-            :update, :params, :reference_models, :versions, :pair_count, :named_total,
-            :already, :not_trained, :salt, :token_id, statement_timestamp(),
-            (statement_timestamp() AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC')
-        RETURNING submitted_time, deadline),
+        VALUES (%(request_id)s, %(dataset_id)s, 'pending', %(reason)s, %(scope)s, %(objective)s,
+            %(method)s, %(update)s, %(params)s, %(reference_models)s, %(versions)s, %(pair_count)s,
+            %(named_total)s, %(already)s, %(not_trained)s, %(salt)s, %(token_id)s,
+            %(submitted_time)s, %(deadline)s)),
     named AS (
         INSERT INTO deletion_request_pairs (request_id, pair_id, dataset_id)
-        SELECT :request_id, unnest(CAST(:pair_ids AS text[])), :dataset_id),
-    joined AS MATERIALIZED (
-        SELECT job_id, lineage_id FROM jobs
-        WHERE lineage_id = ANY(:lineages) AND kind = 'unlearn' AND status = 'queued'
-          AND finished_time IS NULL AND fencing_token = 0 AND spec - 'reference_models' = :shared
-        FOR SHARE),
+        SELECT %(request_id)s, unnest(CAST(%(pair_ids)s AS text[])), %(dataset_id)s),
     raised AS (
-        UPDATE jobs SET spec = jobs.spec || jsonb_build_object('reference_models', :reference_models)
-        FROM joined WHERE jobs.job_id = joined.job_id
-          AND coalesce(CAST(jobs.spec ->> 'reference_models' AS integer), 0) < :reference_models),
-    links AS (
-        INSERT INTO deletion_request_jobs (request_id, job_id, relation)
-        SELECT :request_id, job_id, 'forget' FROM joined
-        UNION ALL SELECT :request_id, unnest(CAST(:trainings AS text[])), 'awaits')
-    SELECT submitted_time, deadline, (SELECT jsonb_object_agg(lineage_id, job_id) FROM joined) AS joined
-    FROM request
-    """
-).bindparams(
-    bindparam("params", type_=JSONB),
-    bindparam("versions", type_=JSONB(none_as_null=True)),
-    bindparam("shared", type_=JSONB),
-    bindparam("reference_models", type_=Integer),
-)
+        UPDATE jobs SET spec = spec || jsonb_build_object(
+            'reference_models', CAST(%(reference_models)s AS integer))
+        WHERE job_id = ANY(CAST(%(jobs)s AS text[]))
+          AND coalesce(CAST(spec ->> 'reference_models' AS integer), 0) < %(reference_models)s)
+    INSERT INTO deletion_request_jobs (request_id, job_id, relation)
+    SELECT %(request_id)s, unnest(CAST(%(jobs)s AS text[])), 'forget'
+    UNION ALL SELECT %(request_id)s, unnest(CAST(%(trainings)s AS text[])), 'awaits'
+"""
 
 
 def shared_spec(request: NewRequest | DeletionRequest) -> dict[str, Any]:
@@ -77,59 +58,90 @@ def job_spec(shared: Mapping[str, Any], reference_models: Iterable[int]) -> dict
     return {**shared, "reference_models": max(reference_models, default=0)}
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What a request is given before its dataset is held, so that it is held for no longer than it must.
+
+    Attributes:
+        new: the request.
+        token_id: of the caller.
+        request_id: its id.
+        salt: of its commitment.
+        commitment: to its pairs, where it names them all.
+    """
+
+    new: NewRequest
+    token_id: str
+    request_id: str
+    salt: bytes
+    commitment: str | None
+
+
+def draft(token_id: str, new: NewRequest) -> Draft:
+    """Return the draft of a request."""
+    salt, named = secrets.token_bytes(32), new.targets.distinct()
+    only_pairs = named.keys() == {"pair_ids"}
+    commitment = pairs_commitment(salt, named["pair_ids"]) if only_pairs else None
+    return Draft(new, token_id, new_id("req"), salt, commitment)
+
+
 def record(
     session: Session,
     queue: Queue,
-    token_id: str,
-    new: NewRequest,
+    begun: Draft,
     found: Resolved,
     lines: Sequence[Line],
     trainings: Sequence[Line],
 ) -> RequestView:
     """Write a request with one unlearning job for each of ``lines``, joining jobs that still wait.
 
-    The ledger's leaf comes last, since the log stays locked from there to the commit.
+    They are sent together with the ledger's leaf and the commit, so that the dataset, which other
+    requests wait for, is not held while they are on their way.
     """
-    values = _values(token_id, new, found)
-    values["lineages"] = [line.lineage_id for line in lines]
+    new = begun.new
+    jobs = {
+        line.lineage_id: line.waiting_job_id or _new_job(session, queue, new, line)
+        for line in lines
+    }
+    view = _view(begun, found, jobs, trainings)
+    values = _values(begun, found)
+    values["jobs"] = list(jobs.values())
     values["trainings"] = [line.job_id for line in trainings]
-    row = session.execute(_INSERT, values).one()
-    joined: dict[str, str] = row.joined or {}
-    jobs = {line.lineage_id: joined.get(line.lineage_id) for line in lines}
-    for line in lines:
-        if jobs[line.lineage_id] is None:
-            jobs[line.lineage_id] = _new_job(session, queue, values["request_id"], new, line)
-    view = _view(new, values, row, jobs, trainings)
-    # One without a job is completed at once, and that appends more.
-    append = log.append_quickly if view.jobs else log.append
-    append(session, _leaf(token_id, view, values))
+    leaf = _leaf(begun, view, found)
+    if view.jobs:
+        log.append_quickly(session, leaf, after=[(_INSERT, values)])
+    else:  # it is completed at once, and that appends more
+        session.connection().exec_driver_sql(_INSERT, values)
+        log.append(session, leaf)
     return view
 
 
-def _values(token_id: str, new: NewRequest, found: Resolved) -> dict[str, Any]:
+def _values(begun: Draft, found: Resolved) -> dict[str, Any]:
+    new = begun.new
     return {
-        "request_id": new_id("req"),
+        "request_id": begun.request_id,
         "dataset_id": new.dataset_id,
         "reason": new.reason,
         "scope": new.scope,
         "objective": new.objective,
         "method": new.method,
         "update": new.update,
-        "params": new.params,
-        "versions": new.versions,
+        "params": Jsonb(new.params),
+        "versions": None if new.versions is None else Jsonb(new.versions),
         "pair_count": len(found.pair_ids),
         "named_total": found.named_total + len(found.pair_ids),
         "already": found.already,
         "not_trained": len(found.pair_ids) - found.train_count,
-        "salt": secrets.token_bytes(32),
-        "token_id": token_id,
+        "salt": begun.salt,
+        "token_id": begun.token_id,
         "pair_ids": found.pair_ids,
         "reference_models": new.audit.reference_models,
-        "shared": shared_spec(new),
+        "submitted_time": found.submitted_time,
+        "deadline": found.deadline,
     }
 
 
-def _new_job(session: Session, queue: Queue, request_id: str, new: NewRequest, line: Line) -> str:
+def _new_job(session: Session, queue: Queue, new: NewRequest, line: Line) -> str:
     job = enqueue_unlearning(
         session,
         queue,
@@ -138,22 +150,14 @@ def _new_job(session: Session, queue: Queue, request_id: str, new: NewRequest, l
         lineage_id=line.lineage_id,
         spec=job_spec(shared_spec(new), [new.audit.reference_models]),
     )
-    session.add(RequestJob(request_id=request_id, job_id=job.job_id, relation="forget"))
-    session.flush()
     return job.job_id
 
 
 def _view(
-    new: NewRequest,
-    values: dict[str, Any],
-    row: Any,
-    jobs: dict[str, str | None],
-    trainings: Sequence[Line],
+    begun: Draft, found: Resolved, jobs: dict[str, str], trainings: Sequence[Line]
 ) -> RequestView:
     views = [
-        RequestJobView(
-            job_id=job_id or "", status="queued", relation="forget", lineage_id=lineage_id
-        )
+        RequestJobView(job_id=job_id, status="queued", relation="forget", lineage_id=lineage_id)
         for lineage_id, job_id in jobs.items()
     ]
     views += [
@@ -166,27 +170,27 @@ def _view(
         for line in trainings
     ]
     return RequestView(
-        **new.model_dump(exclude={"targets"}),
-        request_id=values["request_id"],
+        **begun.new.model_dump(exclude={"targets"}),
+        request_id=begun.request_id,
         status="pending",
-        submitted_time=row.submitted_time,
-        deadline=row.deadline,
-        pair_count=values["pair_count"],
-        already_forgotten_count=values["already"],
-        not_trained_count=values["not_trained"],
+        submitted_time=found.submitted_time,
+        deadline=found.deadline,
+        pair_count=len(found.pair_ids),
+        already_forgotten_count=found.already,
+        not_trained_count=len(found.pair_ids) - found.train_count,
         jobs=views,
-        links=links_of(values["request_id"]),
+        links=links_of(begun.request_id),
     )
 
 
-def _leaf(token_id: str, view: RequestView, values: dict[str, Any]) -> RequestReceived:
+def _leaf(begun: Draft, view: RequestView, found: Resolved) -> RequestReceived:
     return RequestReceived(
         request_id=view.request_id,
         dataset_id=view.dataset_id,
         pair_count=view.pair_count,
         already_forgotten_count=view.already_forgotten_count,
         not_trained_count=view.not_trained_count,
-        pairs_commitment=pairs_commitment(values["salt"], values["pair_ids"]),
+        pairs_commitment=begun.commitment or pairs_commitment(begun.salt, found.pair_ids),
         scope=view.scope,
         objective=view.objective,
         method=view.method,
@@ -194,5 +198,5 @@ def _leaf(token_id: str, view: RequestView, values: dict[str, Any]) -> RequestRe
         reference_models=view.audit.reference_models,
         deadline=view.deadline,
         job_ids=[job.job_id for job in view.jobs],
-        token_id=token_id,
+        token_id=begun.token_id,
     )

@@ -4,20 +4,24 @@
 method that meets the scope, or the training that began the lineage had left it out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.orm import Session
 
-from app.deletions.held import HOLD, hold_and_ask
+from app.core.together import send_together
 
 _SHOWN = 20
 Unknown = dict[str, tuple[list[str], int]]
 """Kind of target -> the first ids that the dataset does not have, and the count of all."""
+# Rows that only refer to the dataset are not kept waiting.
+_HOLD = "SELECT 1 FROM datasets WHERE dataset_id = %(dataset_id)s FOR NO KEY UPDATE"
 _DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 _COLUMNS = {
@@ -73,6 +77,7 @@ class Line:
         job_id: the running training.
         open: some training pair that was asked for is not forgotten on it yet.
         versions: those of the listed versions that belong to it.
+        waiting_job_id: an unlearning job that nobody has ever claimed, and that the request can join.
     """
 
     lineage_id: str
@@ -82,6 +87,7 @@ class Line:
     open: bool
     versions: tuple[str, ...] = ()
     job_id: str | None = None
+    waiting_job_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,8 @@ class Resolved:
         lines: lineages that the request reaches, without running trainings.
         trainings: trainings that run now.
         retired: those of the listed versions that are out of use.
+        submitted_time: the time by which requests count as earlier and later ones.
+        deadline: one calendar month later (GDPR art. 12(3)), counted in UTC whatever the session's zone.
     """
 
     status: str | None
@@ -111,6 +119,8 @@ class Resolved:
     lines: list[Line]
     trainings: list[Line]
     retired: list[str]
+    submitted_time: datetime
+    deadline: datetime
 
 
 @lru_cache
@@ -128,7 +138,11 @@ def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> str:
     statement = text(
         f"""
         WITH hits AS MATERIALIZED ({hits}),
-        lines AS MATERIALIZED ({_LISTED_LINES if listed else _ALL_LINES})
+        lines AS MATERIALIZED ({_LISTED_LINES if listed else _ALL_LINES}),
+        reached AS MATERIALIZED (
+            SELECT line.*, EXISTS (SELECT 1 FROM hits WHERE split = 'train' AND NOT {forgotten}) AS open
+            FROM lines AS line),
+        {_JOINED}, {_NOW}
         SELECT (SELECT status FROM datasets WHERE dataset_id = :dataset_id) AS status,
             (SELECT split_counts FROM datasets WHERE dataset_id = :dataset_id) AS split_counts,
             (SELECT array_agg(pair_id) FROM hits) AS pair_ids,
@@ -138,11 +152,14 @@ def _resolve_statement(kinds: tuple[str, ...], listed: bool) -> str:
                 AS named_total,
             (SELECT jsonb_agg(jsonb_build_object(
                 'lineage_id', lineage_id, 'model_id', model_id, 'family', family, 'task', task,
-                'versions', versions, 'job_id', job_id,
-                'open', EXISTS (SELECT 1 FROM hits WHERE split = 'train' AND NOT {forgotten})))
-             FROM lines AS line) AS lines,
-            {_RETIRED if listed else "NULL"} AS retired
+                'versions', versions, 'job_id', job_id, 'open', open, 'waiting_job_id',
+                (SELECT max(job_id) FROM joined WHERE joined.lineage_id = reached.lineage_id)))
+             FROM reached) AS lines,
+            {_RETIRED if listed else "NULL"} AS retired,
+            submitted_time,
+            (submitted_time AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC' AS deadline
             {missing}
+        FROM now
         """  # noqa: S608 - put together from the constants of this file
     )
     return str(statement.compile(dialect=_DIALECT))
@@ -166,6 +183,19 @@ _ALL_LINES = """
     WHERE dataset_id = :dataset_id AND kind = 'train' AND finished_time IS NULL
       AND jobs.status IN ('preparing', 'running', 'auditing', 'cancelling')
 """
+# A job is joined only while nobody has ever claimed it; the lock keeps a worker from doing so until
+# we commit.
+_JOINED = """
+    joined AS MATERIALIZED (
+        SELECT job_id, lineage_id FROM jobs
+        WHERE lineage_id = ANY(ARRAY(SELECT lineage_id FROM reached WHERE open AND job_id IS NULL))
+          AND kind = 'unlearn' AND status = 'queued' AND finished_time IS NULL
+          AND fencing_token = 0 AND spec - 'reference_models' = CAST(:shared AS jsonb)
+        FOR SHARE)
+"""
+# The dataset is held by now, so the clock also says in which order requests were accepted (the
+# transaction's own time would not: it may have waited).
+_NOW = "now AS MATERIALIZED (SELECT clock_timestamp() AS submitted_time)"
 _RETIRED = """
     (SELECT array_agg(version_id) FROM versions
      WHERE dataset_id = :dataset_id AND status = 'retired' AND version_id = ANY(:versions))
@@ -186,8 +216,11 @@ def resolve(
     targets: dict[str, list[str]],
     versions: Sequence[str] | None,
     methods: Sequence[str],
+    shared: Mapping[str, Any],
 ) -> Resolved:
     """Hold the dataset, as `hold_dataset` does, and find out what a request asks for.
+
+    Jobs that it can join are locked, so that no worker begins with them meanwhile.
 
     Args:
         session: the caller's transaction.
@@ -195,12 +228,16 @@ def resolve(
         targets: kind (``pair_ids``, ``item_ids``, ``text_ids``) -> distinct ids; no empty lists.
         versions: the versions listed by the caller, or None for every lineage.
         methods: the methods that meet the request's scope.
+        shared: what a job that the request joins has to agree on.
     """
     statement = _resolve_statement(tuple(sorted(targets)), versions is not None)
     values: dict[str, Any] = {"dataset_id": dataset_id, "methods": list(methods), **targets}
+    values["shared"] = Jsonb(shared)
     if versions is not None:
         values["versions"] = list(versions)
-    row = hold_and_ask(session, dataset_id, statement, values)
+    # Two statements, each with a snapshot of its own: the second sees what was committed while the
+    # first waited.
+    row = send_together(session, [(_HOLD, {"dataset_id": dataset_id}), (statement, values)])
     pair_ids: list[str] = row["pair_ids"] or []
     missing = {kind: row.get(f"unknown_{kind}") or [] for kind in targets if kind != "pair_ids"}
     if "pair_ids" in targets:
@@ -219,6 +256,8 @@ def resolve(
         lines=[line for line in reached if line.job_id is None],
         trainings=[line for line in reached if line.job_id is not None],
         retired=sorted(row["retired"] or []),
+        submitted_time=row["submitted_time"],
+        deadline=row["deadline"],
     )
 
 
@@ -253,7 +292,7 @@ def hold_dataset(session: Session, dataset_id: str) -> None:
     dataset before they look for one another, until they commit. So one of two that meet waits, and
     then sees the other; requests are accepted one after the other.
     """
-    session.connection().exec_driver_sql(HOLD, {"dataset_id": dataset_id})
+    session.connection().exec_driver_sql(_HOLD, {"dataset_id": dataset_id})
 
 
 _LEFT = text(

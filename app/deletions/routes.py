@@ -42,11 +42,8 @@ def _poll(view: RequestView) -> dict[str, str]:
     return {"Retry-After": "5"} if view.status in ("pending", "in_progress") else {}
 
 
-async def _services(request: Request) -> Services:  # a plain one would cost a thread
+def _services(request: Request) -> Services:
     return Services(request.app.state.queue, request.app.state.signer)
-
-
-ServicesDep = Annotated[Services, Depends(_services)]
 
 
 @router.post(
@@ -68,13 +65,13 @@ ServicesDep = Annotated[Services, Depends(_services)]
     ),
 )
 def submit_request(
-    new: NewRequest, caller: Writer, session: SessionDep, once: OnceDep, services: ServicesDep
+    new: NewRequest, caller: Writer, session: SessionDep, once: OnceDep, request: Request
 ) -> Response:
     """File a deletion request: workers unlearn its pairs on every version that learned them.
 
     Where nothing has to be unlearned it is completed at once. Scope: deletions:write.
     """
-    view = service.submit(session, services, caller.token_id, new)
+    view = service.submit(session, _services(request), caller.token_id, new)
     place = f"/v1/deletion-requests/{view.request_id}"
     return once.answer(202, view, {"Location": place, **_poll(view)})
 
@@ -114,10 +111,10 @@ def read_request(request_id: str, _: Reader, session: SessionDep, request: Reque
 
 @router.delete("/{request_id}", status_code=204, responses=problems(RequestNotFound, RequestEnded))
 def withdraw_request(
-    request_id: str, caller: Writer, session: SessionDep, services: ServicesDep
+    request_id: str, caller: Writer, session: SessionDep, request: Request
 ) -> None:
     """Withdraw a deletion request that is not completed. Scope: deletions:write."""
-    service.withdraw(session, services, caller.token_id, request_id)
+    service.withdraw(session, _services(request), caller.token_id, request_id)
 
 
 @router.delete(
@@ -140,9 +137,9 @@ def delete_salt(request_id: str, caller: Admin, session: SessionDep) -> None:
     responses=problems(RequestNotFound, NothingToRetry, MethodGone, KeyInUse, KeyReused),
 )
 def retry_request(
-    request_id: str, _: Writer, session: SessionDep, once: OnceDep, services: ServicesDep
+    request_id: str, _: Writer, session: SessionDep, once: OnceDep, request: Request
 ) -> Response:
     """Try again what failed of a request that needs attention. Scope: deletions:write."""
-    view = service.retry(session, services, request_id)
+    view = service.retry(session, _services(request), request_id)
     place = f"/v1/deletion-requests/{request_id}"
     return once.answer(202, view, {"Location": place, **_poll(view)})

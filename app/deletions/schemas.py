@@ -71,7 +71,7 @@ class Targets(Body):
         return {kind: list(dict.fromkeys(ids)) for kind, ids in kinds.items() if ids}
 
 
-class AuditOptions(Body):
+class AuditOptions(Body, frozen=True):  # so that the default need not be copied
     """What is measured beyond what every audit measures."""
 
     reference_models: ReferenceModels = Field(

@@ -54,6 +54,7 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
         VersionRetired, UnknownTargets, NotLearned, MethodRefused, NothingLeft: nothing was recorded.
     """
     methods.check(new.method, new.params, new.scope, new.objective)
+    begun = intake.draft(token_id, new)
     found = _resolve(session, new)
     _check_targets(new, found)
     lines = [line for line in found.lines if line.open]
@@ -65,7 +66,7 @@ def submit(session: Session, services: Services, token_id: str, new: NewRequest)
         methods.check_family(new.method, line.family, line.task, new.update)
     if (lines or trainings) and not found.validation_total:
         methods.check_unwatched(new.method, new.objective)
-    view = intake.record(session, services.queue, token_id, new, found, lines, trainings)
+    view = intake.record(session, services.queue, begun, found, lines, trainings)
     return view if view.jobs else _complete_at_once(session, services.signer, view, found)
 
 
@@ -77,7 +78,8 @@ def _resolve(session: Session, new: NewRequest) -> Resolved:
             raise UnknownTargets(new.dataset_id, unknown)
     # From here to the commit no training starts or ends, no upload becomes ready, no version is
     # retired and no other request is accepted: each of them is found now or will find this one.
-    found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting)
+    shared = intake.shared_spec(new)
+    found = queries.resolve(session, new.dataset_id, targets, new.versions, meeting, shared)
     if found.status is None:
         raise DatasetNotFound(new.dataset_id)
     if found.status != "ready":

@@ -59,14 +59,27 @@ RECIPES: Mapping[str, Recipe] = {
         parallel=False,
     ),
     "retrieval": Recipe(
-        "albef",
+        "clip",
         "retrieval",
-        # Sixteen patches an image instead of 36: an epoch takes about three quarters of the time.
-        config={**_SMALL_ALBEF, "patch_size": [18, 18]},
-        training={"epochs": 20, "batch_size": 128, "learning_rate": 0.001},
-        # Whole images with all their texts go, from a model that is far surer of training pairs than
-        # of others: it takes more weight to decouple them.
-        unlearning={"alpha": 5.0, "utility_drop": 1.5},
+        # Large patches and a text tower of one layer: from a few thousand drawings with a few words
+        # each, this learns more in two minutes than deeper towers do.
+        config={
+            "image_size": 72,
+            "patch_size": 36,
+            "vision_size": 128,
+            "vision_layers": 2,
+            "vision_feed_forward": 256,
+            "text_size": 128,
+            "text_layers": 1,
+            "text_feed_forward": 256,
+            "projection_size": 128,
+            "vocabulary": 4000,
+            "max_text_tokens": 32,
+        },
+        training={"epochs": 40, "batch_size": 128, "learning_rate": 0.001},
+        # What ranks here is the cosine alone, and the model is far surer of training pairs than of
+        # others: it takes more weight to decouple them.
+        unlearning={"alpha": 4.0, "similarity": 1.0, "utility_drop": 1.5},
     ),
     "visual_entailment": Recipe(
         "albef",

@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 
 from app.core.embedded import EmbeddedServerError
-from app.core.launch import RunningService, running_service
 from app.core.settings import read_settings
 from app.core.settings_errors import SettingsError
 from app.demo import artefacts, data, verdict
@@ -19,6 +18,7 @@ from app.demo.client import Caller, DemoError, Json
 from app.demo.data import DemoData, Forgotten
 from app.demo.places import logs_kept, private_settings, results, workspace, writable
 from app.demo.progress import Steps
+from app.launch import RunningService, running_service
 
 _STEPS = 8
 _INTERRUPTED = 130

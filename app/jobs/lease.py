@@ -35,11 +35,21 @@ class Lease:
     seconds: float
 
 
+# Requests are met in the order in which they came, one that waits for another attempt or was put back
+# not excepted: it waits for a bounded time, since attempts are counted and pauses have a longest one.
+# An audit keeps nobody waiting, and waits for nobody: no deletion depends on it.
+_FREE = """
+    NOT EXISTS (
+        SELECT 1 FROM jobs AS other WHERE other.lineage_id = job.lineage_id AND (
+            other.status IN ('preparing', 'running', 'auditing', 'cancelling')
+            OR (job.kind = 'unlearn' AND other.kind = 'unlearn' AND other.status = 'queued'
+                AND other.job_id < job.job_id)))
+"""
 _CLAIM = text(
-    """
+    f"""
     UPDATE jobs AS job
     SET status = 'preparing', fencing_token = fencing_token + 1, attempts = attempts + 1,
-        max_attempts = :max_attempts, worker = :worker, progress = '{}', retry_time = NULL,
+        max_attempts = :max_attempts, worker = :worker, progress = '{{}}', retry_time = NULL,
         updated_time = clock_timestamp(),
         started_time = coalesce(started_time, clock_timestamp()),
         lease_expires_time = clock_timestamp() + make_interval(secs => :seconds),
@@ -49,18 +59,18 @@ _CLAIM = text(
             ORDER BY tip.number DESC LIMIT 1) END
     WHERE job_id = :job_id AND status = 'queued'
       AND (retry_time IS NULL OR retry_time <= clock_timestamp())
-      AND NOT EXISTS (SELECT 1 FROM jobs AS other WHERE other.lineage_id = job.lineage_id
-                      AND other.status IN ('preparing', 'running', 'auditing', 'cancelling'))
+      AND {_FREE}
     RETURNING fencing_token
-    """
+    """  # noqa: S608 - constants of this file
 )
 
 
 def claim(
     session: Session, job_id: str, worker: str, seconds: float, max_attempts: int = 3
 ) -> Lease | None:
-    """Take a queued job whose lineage is free and whose pause is over; None where there is nothing to take.
+    """Take a queued job whose turn it is and whose pause is over; None where there is nothing to take.
 
+    It is a job's turn when its lineage is free and no earlier unlearning waits for that lineage.
     An unlearning job starts from the newest version of its lineage, so that deletions add up.
     """
     values = {"job_id": job_id, "worker": worker, "seconds": seconds, "max_attempts": max_attempts}
@@ -157,7 +167,7 @@ def expired(session: Session) -> Job | None:
 
 
 _DUE = text(
-    """
+    f"""
     UPDATE jobs SET dispatched_time = clock_timestamp(), dispatches = dispatches + 1
     WHERE job_id IN (
         SELECT job_id FROM jobs AS job
@@ -168,11 +178,10 @@ _DUE = text(
                OR EXISTS (SELECT 1 FROM attempts JOIN jobs AS other USING (job_id)
                           WHERE other.lineage_id = job.lineage_id AND other.job_id <> job.job_id
                             AND attempts.ended_time > job.dispatched_time))
-          AND NOT EXISTS (SELECT 1 FROM jobs AS other WHERE other.lineage_id = job.lineage_id
-                          AND other.status IN ('preparing', 'running', 'auditing', 'cancelling'))
+          AND {_FREE}
         ORDER BY created_time LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING job_id
-    """
+    """  # noqa: S608 - constants of this file
 )
 
 
@@ -181,7 +190,8 @@ def due(session: Session, seconds: float, limit: int = 100) -> list[str]:
 
     One whose lineage has been worked on since is due as well: while that went on nobody could claim
     it. It is found so, and not told by the job that ends, since two that end at the same moment
-    would each wait for the other's row. A job that pauses before another attempt is not among them.
+    would each wait for the other's row. A job that pauses before another attempt, or whose turn
+    it is not, is not among them.
     """
     values = {"seconds": seconds, "longest": _LONGEST_WAIT_SECONDS, "limit": limit}
     return sorted(session.execute(_DUE, values).scalars())

@@ -9,6 +9,7 @@ from app.auth.service import Caller, require
 from app.core.db import SessionDep
 from app.core.etags import NOT_MODIFIED, conditional
 from app.core.idempotency import KeyInUse, KeyReused, OnceDep
+from app.core.numbers import LARGEST, Within
 from app.core.paging import Page, PagingDep
 from app.core.problems import problems
 from app.jobs import service
@@ -48,8 +49,8 @@ def read_events(
     job_id: str,
     _: Reader,
     session: SessionDep,
-    after: Annotated[int, Query(ge=0, description="Only events after this one.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    after: Annotated[int, Within(0, LARGEST), Query(description="Only events after this one.")] = 0,
+    limit: Annotated[int, Within(1, 1000), Query(description="Events at most.")] = 200,
 ) -> EventsView:
     """Read a job's history: changes of status, and progress with losses. Scope: models:read."""
     service.get_job(session, job_id)

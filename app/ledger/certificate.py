@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.ledger import log, tables
 from app.ledger.errors import NoSuchLeaf
+from app.ledger.form import MEDIA_TYPE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 from app.ledger.records import Count, Digest, RequestCompleted, ResourceId, Word, utc_text
 from app.ledger.tree_head import Signer
-from app.ledger.verify import MEDIA_TYPE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 
 KEY_METRICS = ("d_test", "d_f", "mi_ratio", "unseen_auc")
 """Names of the metrics that a certificate repeats; the audit has all of them."""

@@ -56,8 +56,24 @@ LIMITS = (
     ),
 )
 
-Status = Literal["passed", "failed", "not checked"]
-_MARKS: dict[Status, str] = {"passed": "ok", "failed": "FAILED", "not checked": "--"}
+Status = Literal["passed", "failed", "unsettled", "not checked"]
+_MARKS: dict[Status, str] = {
+    "passed": "ok",
+    "failed": "FAILED",
+    "unsettled": "??",
+    "not checked": "--",
+}
+
+Outcome = Literal["verified", "refused", "unsettled"]
+EXIT_STATUS: dict[Outcome, int] = {"verified": 0, "refused": 1, "unsettled": 3}
+"""How ``lethe verify`` ends; 2 where a file is not what it should be, or the options are wrong."""
+_VERDICTS: dict[Outcome, str] = {
+    "verified": "VERIFIED: the certificate is signed by this key and stands in its log.",
+    "refused": "NOT VERIFIED: do not rely on this certificate. Nothing that it states is repeated"
+    " here.",
+    "unsettled": "PARTLY VERIFIED: the certificate itself is signed by this key and stands in its log."
+    " Whether that log and your tree head agree, this file cannot show.",
+}
 
 
 @dataclass(frozen=True)
@@ -71,22 +87,34 @@ class Check:
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """How a verification ended. ``statement`` is set only where every check passed."""
+    """How a verification ended.
 
-    ok: bool
+    Attributes:
+        outcome: ``unsettled`` where the certificate holds, and nothing shows whether its log and the
+            given tree head agree.
+        checks: in their order.
+        statement: what the certificate states; None where it is refused.
+    """
+
+    outcome: Outcome
     checks: tuple[Check, ...]
     statement: Mapping[str, Any] | None = None
 
     @property
+    def ok(self) -> bool:
+        """Whether everything that was asked for was shown."""
+        return self.outcome == "verified"
+
+    @property
     def failure(self) -> str | None:
-        """The sentence of the check that failed, if one did."""
-        return next((check.sentence for check in self.checks if check.status == "failed"), None)
+        """The sentence of the check that did not pass, if one did not."""
+        open_ones = (one.sentence for one in self.checks if one.status in {"failed", "unsettled"})
+        return next(open_ones, None)
 
 
 def format_report(report: VerificationReport) -> str:
     """Return the report as text for a terminal, at most 90 columns wide."""
-    title = "VERIFIED" if report.ok else "NOT VERIFIED"
-    lines = [f"{title}: {_verdict(report)}", "", "What was checked"]
+    lines = [*textwrap.wrap(_VERDICTS[report.outcome], 88), "", "What was checked"]
     for check in report.checks:
         lines += _wrapped(f"[{_MARKS[check.status]}] {check.name}: {check.sentence}")
     if report.statement is not None:
@@ -97,12 +125,6 @@ def format_report(report: VerificationReport) -> str:
     for sentence in LIMITS:
         lines += _wrapped(f"- {sentence}")
     return "\n".join(lines) + "\n"
-
-
-def _verdict(report: VerificationReport) -> str:
-    if report.ok:
-        return "the certificate is signed by this key and stands in its log."
-    return "do not rely on this certificate. Nothing that it states is repeated here."
 
 
 def _wrapped(line: str) -> list[str]:

@@ -16,11 +16,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import Row
 from sqlalchemy.orm import Session
 
+from app.core.paths import is_there
 from app.ledger import log, merkle, tables
-from app.ledger.key_file import KeyFileError, is_there
+from app.ledger.files import read_head
+from app.ledger.key_file import KeyFileError
 from app.ledger.records import Record
 from app.ledger.tree_head import NoteError, Signer, TreeHead, verify_note
-from app.ledger.verify import read_head
 
 _Leaf = Row[int, str, str, bytes, bytes]
 _BATCH = 1000

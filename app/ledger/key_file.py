@@ -18,17 +18,6 @@ class KeyFileError(Exception):
     """The signing key's file is unreadable, unsafe or no Ed25519 key; the sentence says how."""
 
 
-def is_there(path: Path) -> bool:
-    """Return whether something has this path, also where it cannot be looked at."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def create_key(path: Path) -> None:
     """Make a key, readable by its owner alone: it is there whole or not at all, also after a kill.
 

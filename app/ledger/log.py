@@ -1,13 +1,14 @@
 """The log in PostgreSQL: append, signed heads, proofs; one appender at a time, by a row lock."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, LiteralString
+from typing import Any
 
 from sqlalchemy import BigInteger, Integer, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from app.core.db import Finale, end_with, has_ended
+from app.core.together import Statement
 from app.ledger import merkle, tables
 from app.ledger.errors import LogCorrupt, NoSuchLeaf, NoSuchSize
 from app.ledger.records import Record
@@ -15,10 +16,10 @@ from app.ledger.tree_head import NoteError, Signer, TreeHead, verify_note
 
 _APPEND = text("SELECT lethe_append(:kind, :subject, :body)")
 
-_APPEND_LAST: LiteralString = "SELECT lethe_append(%s, %s, %s)"
-_DO_NOT_WAIT: LiteralString = "SET LOCAL synchronous_commit = off"
+_APPEND_LAST = "SELECT lethe_append(%(kind)s, %(subject)s, %(body)s)"
+_DO_NOT_WAIT: Statement = ("SET LOCAL synchronous_commit = off", {})
 _WAIT = text("SET LOCAL synchronous_commit = on")
-_MARK: LiteralString = "SELECT pg_logical_emit_message(true, 'lethe', '')"
+_MARK: Statement = ("SELECT pg_logical_emit_message(true, 'lethe', '')", {})
 
 _NODES = text(
     "SELECT wanted.level, wanted.position, hash"
@@ -38,13 +39,18 @@ def append(session: Session, record: Record) -> int:
     """
     _refuse_after_end(session)
     session.flush()
-    values = {"kind": record.kind, "subject": record.subject, "body": record.body()}
-    leaf_index: int = session.execute(_APPEND, values).scalar_one()
+    leaf_index: int = session.execute(_APPEND, _values(record)).scalar_one()
     return leaf_index
 
 
-def append_quickly(session: Session, record: Record) -> None:
+def _values(record: Record) -> dict[str, Any]:
+    return {"kind": record.kind, "subject": record.subject, "body": record.body()}
+
+
+def append_quickly(session: Session, record: Record, after: Sequence[Statement] = ()) -> None:
     """Append ``record`` at the very end of the transaction, in one message with its COMMIT.
+
+    The statements ``after`` which it is to come are sent in this message too.
 
     For transactions that many callers run at once: the log is locked for neither our own time nor
     the disk's. The COMMIT does not wait for the disk, but a second, tiny one in the same message
@@ -53,8 +59,7 @@ def append_quickly(session: Session, record: Record) -> None:
     leaf and what it records are there together or not at all. Nothing else may be appended, and no
     head signed, in such a transaction.
     """
-    values = (record.kind, record.subject, record.body())
-    end_with(session, Finale([(_DO_NOT_WAIT, ()), (_APPEND_LAST, values)], [_MARK]))
+    end_with(session, Finale([*after, _DO_NOT_WAIT, (_APPEND_LAST, _values(record))], [_MARK]))
 
 
 def _refuse_after_end(session: Session) -> None:

@@ -5,16 +5,20 @@ that a first start leaves in the database, also of the empty log, ties the key t
 that is given another one does not start.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.core.db import Database
+from app.core.paths import is_there
 from app.core.settings import Settings
 from app.core.settings_errors import SettingsError, StartError, UnreachableError
 from app.ledger import log, tables
 from app.ledger.errors import LogCorrupt
-from app.ledger.key_file import KeyFileError, is_there
+from app.ledger.key_file import KeyFileError, create_key
 from app.ledger.tree_head import NoteError, Signer, signed_by
 
 _KEEPS = (
@@ -33,7 +37,7 @@ def read_signer(settings: Settings) -> Signer | None:
     Raises:
         SettingsError: the file is no key that can be used.
     """
-    return _signer(settings, make=False) if is_there(settings.signing_key) else None
+    return _signer(settings) if is_there(settings.signing_key) else None
 
 
 def open_log(database: Database, settings: Settings) -> Signer:
@@ -62,7 +66,9 @@ def _opened(session: Session, settings: Settings) -> Signer:
     note = _newest_note(session)
     if not is_there(settings.signing_key):
         _require_empty(session, settings, note)
-    signer = _signer(settings, make=True)
+        with _named(settings):
+            create_key(settings.signing_key)
+    signer = _signer(settings)
     if note is None:
         try:
             note = log.head(session, signer).note
@@ -77,11 +83,16 @@ def _newest_note(session: Session) -> str | None:
     return session.scalar(select(heads.note).order_by(heads.size.desc()).limit(1))
 
 
-def _signer(settings: Settings, *, make: bool) -> Signer:
-    """Return the signer with the key's file; with ``make`` the file is made where there is none."""
-    read = Signer.load_or_create if make else Signer.load
+def _signer(settings: Settings) -> Signer:
+    with _named(settings):
+        return Signer.load(settings.signing_key, settings.ledger_origin)
+
+
+@contextmanager
+def _named(settings: Settings) -> Iterator[None]:
+    """Have a `KeyFileError` of the block name the setting that gives the key's file."""
     try:
-        return read(settings.signing_key, settings.ledger_origin)
+        yield
     except KeyFileError as error:
         named = "LETHE_SIGNING_KEY_FILE: " if settings.signing_key_file else ""
         raise SettingsError(f"{named}{error}") from error

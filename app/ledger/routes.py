@@ -8,6 +8,7 @@ from fastapi.responses import PlainTextResponse
 
 from app.auth.service import Caller, require
 from app.core.db import SessionDep
+from app.core.numbers import LARGEST, Within
 from app.core.problems import problems
 from app.ledger import log, tables
 from app.ledger.certificate import encoded
@@ -18,8 +19,7 @@ from app.ledger.tree_head import Signer
 router = APIRouter(prefix="/ledger", tags=["ledger"])
 
 Reader = Annotated[Caller, Depends(require("audit:read"))]
-# A size is a bigint in the database.
-Size = Annotated[int, Query(ge=0, lt=2**63, examples=[1])]
+Size = Annotated[int, Within(0, LARGEST), Query(examples=[1])]
 
 
 def _signer(request: Request) -> Signer:
@@ -34,7 +34,13 @@ SignerDep = Annotated[Signer, Depends(_signer)]
 def read_head(session: SessionDep, signer: SignerDep, _: Reader) -> HeadOut:
     """Return the signed tree head of the log as it is now."""
     head = log.head(session, signer)
-    return HeadOut(origin=head.origin, size=head.size, root=_text(head.root), note=head.note)
+    return HeadOut(
+        origin=head.origin,
+        size=head.size,
+        root=_text(head.root),
+        key_id=signer.key_id,
+        note=head.note,
+    )
 
 
 @router.get("/entries", responses=problems(NoSuchSize))
@@ -42,7 +48,7 @@ def list_entries(
     session: SessionDep,
     _: Reader,
     start: Size = 0,
-    limit: Annotated[int, Query(ge=1, le=200, description="Leaves at most.")] = 100,
+    limit: Annotated[int, Within(1, 200), Query(description="Leaves at most.")] = 100,
 ) -> EntriesOut:
     """Return leaves from index ``start`` on; go on with ``start`` = last index + 1."""
     items = [_entry(leaf) for leaf in log.entries(session, start, limit)]

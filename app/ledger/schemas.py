@@ -19,6 +19,10 @@ class HeadOut(BaseModel):
     origin: str = Field(examples=["lethe.local/log"])
     size: int = Field(examples=[42])
     root: Hash
+    key_id: str = Field(
+        description="What the key that signed is named by, here and in certificates.",
+        examples=["c74f20a3"],
+    )
     note: str = Field(description="C2SP signed note; keep it to compare with later heads.")
 
 

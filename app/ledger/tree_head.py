@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 # Public names of the package, which it re-exports without saying so to type checkers.
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
-from app.ledger.key_file import create_key, is_there, read_key
+from app.ledger.key_file import read_key
 
 _ED25519 = b"\x01"
 _DASH = "\u2014"
@@ -51,10 +51,14 @@ def _raw(public_key: Ed25519PublicKey) -> bytes:
     return public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
 
-def _key_hash(origin: str, public_key: Ed25519PublicKey) -> bytes:
-    """Return the 4 bytes that name the key in a signature line (C2SP signed-note)."""
+def key_id_of(origin: str, public_key: Ed25519PublicKey) -> str:
+    """Return what the key of log ``origin`` is named by, everywhere: 8 hexadecimal digits.
+
+    They are the key hash of C2SP signed-note, which signature lines of tree heads begin with. A name
+    tells keys apart by mistake, not by malice: it is too short to trust a key by.
+    """
     named = origin.encode() + b"\n" + _ED25519 + _raw(public_key)
-    return hashlib.sha256(named).digest()[:4]
+    return hashlib.sha256(named).digest()[:4].hex()
 
 
 def load_public_key(pem: str) -> Ed25519PublicKey:
@@ -72,13 +76,12 @@ def load_public_key(pem: str) -> Ed25519PublicKey:
     return key
 
 
-def dsse_key(pem: str) -> SSlibKey:
-    """Return the public key in ``pem`` in the form that checks DSSE envelopes.
+def dsse_key(public_key: Ed25519PublicKey, key_id: str | None = None) -> SSlibKey:
+    """Return the key in the form that checks DSSE envelopes which name it ``key_id``.
 
-    Raises:
-        NoteError: it is no Ed25519 public key.
+    Without one it has the name that certificates of early versions give it, the library's own.
     """
-    return SSlibKey.from_crypto(load_public_key(pem))
+    return SSlibKey.from_crypto(public_key, keyid=key_id)
 
 
 class Signer:
@@ -91,19 +94,6 @@ class Signer:
         self._public_key = private_key.public_key()
 
     @classmethod
-    def load_or_create(cls, path: Path, origin: str) -> Self:
-        """Read the key at ``path``; make it, readable by its owner alone, if there is none.
-
-        Safe when several processes start at once: all of them end up with the same key.
-
-        Raises:
-            KeyFileError: the file is unsafe, unreadable or holds another kind of key.
-        """
-        if not is_there(path):
-            create_key(path)
-        return cls.load(path, origin)
-
-    @classmethod
     def load(cls, path: Path, origin: str) -> Self:
         """Read the key at ``path``.
 
@@ -114,8 +104,8 @@ class Signer:
 
     @property
     def key_id(self) -> str:
-        """What signature lines name the key by (C2SP signed-note), as 8 hexadecimal digits."""
-        return _key_hash(self.origin, self._public_key).hex()
+        """What the key is named by; see `key_id_of`."""
+        return key_id_of(self.origin, self._public_key)
 
     @property
     def public_key_pem(self) -> str:
@@ -126,14 +116,14 @@ class Signer:
     def sign(self, size: int, root: bytes) -> TreeHead:
         """Sign the tree head of ``size`` leaves with root ``root``."""
         body = f"{self.origin}\n{size}\n{base64.b64encode(root).decode()}\n"
-        key_hash = _key_hash(self.origin, self._public_key)
+        key_hash = bytes.fromhex(self.key_id)
         signature = base64.b64encode(key_hash + self._private_key.sign(body.encode())).decode()
         note = f"{body}\n{_DASH} {self.origin} {signature}\n"
         return TreeHead(self.origin, size, root, note)
 
     def dsse_signer(self) -> CryptoSigner:
         """Return the signer of DSSE envelopes, with the same key."""
-        return CryptoSigner(self._private_key)
+        return CryptoSigner(self._private_key, dsse_key(self._public_key, self.key_id))
 
 
 def decode_base64(data: str, what: str) -> bytes:
@@ -169,15 +159,13 @@ def verify_note(note: str, public_key_pem: str, origin: str | None = None) -> Tr
         )
     public_key = load_public_key(public_key_pem)
     body, signatures = note.split("\n\n", 1)
-    expected = _key_hash(head.origin, public_key)
+    key_id = key_id_of(head.origin, public_key)
     for line in signatures.removesuffix("\n").split("\n"):
         blob = _signature(line, head.origin)
-        if blob is not None and blob[:4] == expected:
+        if blob is not None and blob[:4].hex() == key_id:
             return _checked(head, public_key, blob[4:], body + "\n")
     others = ", ".join(signed_by(note)[1]) or "another name only"
-    raise NoteError(
-        f"The tree head bears no signature by this key ({expected.hex()}), but by {others}."
-    )
+    raise NoteError(f"The tree head bears no signature by this key ({key_id}), but by {others}.")
 
 
 def signed_by(note: str) -> tuple[str, list[str]]:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.core.field_errors import MOST_POINTERS
 from app.core.pointers import pointer_to
-from app.core.problems import MOST_POINTERS
 from app.registry.errors import ParametersInvalid, UnknownComponent
 from app.registry.pretrained import misplaced
 from app.registry.rules import faults

@@ -21,7 +21,11 @@ from app.core.storage import Storage
 from app.registry.tables import VersionFile
 
 _BLOCK = 1 << 20
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGES = re.compile(r"bytes=(.*)", re.IGNORECASE)
+_RANGE = re.compile(r"([0-9]*)-([0-9]*)")
+_MOST_DIGITS = 18
+_BEYOND = 10**_MOST_DIGITS
+"""Stands for any number of more digits: no file has so many bytes."""
 _TYPES = {".json": "application/json", ".md": "text/markdown", ".txt": "text/plain"}
 
 
@@ -106,22 +110,38 @@ def _headers(file: VersionFile, etag: str) -> dict[str, str]:
 
 
 def _part(value: str | None, size: int) -> Part | None:
-    """Return the one range that is asked for; None for none, several or one that cannot be read."""
-    found = _RANGE.fullmatch(value.strip()) if value is not None else None
+    """Return the range that is asked for; None where the whole file is to be sent.
+
+    That is so for no range, for one that cannot be read, and for several: a server need not take
+    them apart (RFC 9110, 14.2).
+    """
+    ranges = _RANGES.fullmatch(value.strip()) if value is not None else None
+    listed = [one.strip() for one in ranges[1].split(",")] if ranges is not None else []
+    asked = [one for one in listed if one]  # a list may have empty elements (RFC 9110, 5.6.1)
+    found = _RANGE.fullmatch(asked[0]) if len(asked) == 1 else None
     if found is None or not (found[1] or found[2]):
         return None
+    first, last = _number(found[1]), _number(found[2])
     if not found[1]:
-        part = Part(max(size - int(found[2]), 0), size)
+        if last and not size:
+            return None  # all of an empty file, for which Content-Range has no form
+        part = Part(max(size - last, 0), size)
+    elif found[2] and last < first:
+        return None
     else:
-        part = Part(int(found[1]), min(int(found[2]) + 1, size) if found[2] else size)
-        if found[2] and int(found[2]) < int(found[1]):
-            return None
-    if part.start >= size or part.size <= 0:
+        part = Part(first, min(last + 1, size) if found[2] else size)
+    if part.size <= 0:
         raise RangeNotSatisfiable(
-            f"The file has {size} bytes; 'Range: {found[0]}' names none of them.",
+            f"The file has {size} bytes; the Range that came names none of them.",
             headers={"Content-Range": f"bytes */{size}"},
         )
     return part
+
+
+def _number(digits: str) -> int:
+    """Return the number, as far as it can matter: Python reads no number of any length."""
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= _MOST_DIGITS else _BEYOND
 
 
 def _blocks(source: BinaryIO, part: Part) -> Iterator[bytes]:

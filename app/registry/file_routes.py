@@ -28,6 +28,7 @@ from app.registry.errors import (
 )
 from app.registry.schemas import FileOut, FilesOut, FinalizeIn, VersionOut
 from app.registry.tables import Version, VersionFile
+from app.registry.views import version_out
 
 router = APIRouter(
     prefix="/models/{model_id}/versions/{version_id}", tags=["files"], route_class=JsonRoute
@@ -168,8 +169,8 @@ def finalize(
     if uploads.finalize(session, state.storage, version, expected):
         if version.evaluate:
             enqueue_evaluation(session, state.queue, version=version)
-        log.append(session, uploads.registered(version, caller.token_id))
-    return once.answer(200, VersionOut.of(version))
+        log.append(session, uploads.registered(session, version, caller.token_id))
+    return once.answer(200, version_out(session, version))
 
 
 def _find(

@@ -47,6 +47,28 @@ def check_fit(
         )
 
 
+def check_patience(dataset: Dataset, training: Mapping[str, Any]) -> None:
+    """Make sure that a training that is to stop by its validation score has pairs to validate on.
+
+    The engine would train every epoch and keep the last one, as though nobody had asked.
+
+    Args:
+        dataset: a ready one.
+        training: a recipe that follows the task's schema.
+
+    Raises:
+        DatasetUnfit: there is no validation pair.
+    """
+    patience = training.get("patience")
+    if patience is not None and not dataset.split_counts.get("val", 0):
+        raise DatasetUnfit(
+            f"The recipe ends the training after {patience} epochs without a better validation score,"
+            f" and dataset {dataset.dataset_id} has no pair with the split 'val'. Leave patience out,"
+            " or register a dataset whose manifest has such pairs.",
+            pointers=[{"pointer": "#/training/patience", "detail": "the dataset has no val split"}],
+        )
+
+
 def _task_faults(task: Task, dataset: Dataset) -> Iterator[str]:
     kind = dataset.modality
     if dataset.items_per_pair not in (None, task.items_per_pair):

@@ -30,7 +30,7 @@ from app.registry.errors import (
     VersionNotReady,
     WrongModality,
 )
-from app.registry.fitness import check_fit
+from app.registry.fitness import check_fit, check_patience
 from app.registry.schemas import (
     LineageOut,
     LineagesOut,
@@ -43,6 +43,7 @@ from app.registry.schemas import (
     version_url,
 )
 from app.registry.tables import Model, Version
+from app.registry.views import version_out, versions_out
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 Reader = Annotated[Caller, Depends(require("models:read"))]
@@ -129,7 +130,8 @@ def list_versions(
     """List a model's versions, newest first. Scope: models:read."""
     queries.get_model(session, model_id)
     statement = queries.versions_of(model_id)
-    return paging.page(session, statement, Version.version_id, VersionOut.of)
+    page = paging.page(session, statement, Version.version_id, lambda version: version)
+    return Page(items=versions_out(session, page.items), next_cursor=page.next_cursor)
 
 
 @router.get(
@@ -142,13 +144,15 @@ def read_version(
 ) -> Response:
     """Read a version. Scope: models:read."""
     version = queries.get_version(session, version_id, model_id)
-    return conditional(request, VersionOut.of(version))
+    return conditional(request, version_out(session, version))
 
 
 @router.get("/models/{model_id}/lineage", responses=problems(ModelNotFound))
 def read_lineage(model_id: str, _: Reader, session: SessionDep) -> LineagesOut:
     """Read which version was unlearned from which. Scope: models:read."""
     found = service.lineages(session, model_id)
+    seen = versions_out(session, [version for versions in found.values() for version in versions])
+    shown = {view.version_id: view for view in seen}
     return LineagesOut(
         model_id=model_id,
         lineages=[
@@ -156,7 +160,7 @@ def read_lineage(model_id: str, _: Reader, session: SessionDep) -> LineagesOut:
                 lineage_id=lineage_id,
                 dataset_id=versions[0].dataset_id,
                 tip_version_id=_in_use(versions[-1]),
-                versions=[VersionOut.of(version) for version in versions],
+                versions=[shown[version.version_id] for version in versions],
             )
             for lineage_id, versions in found.items()
         ],
@@ -185,7 +189,7 @@ def retire_version(
     """
     signer = request.app.state.signer
     version = retirement.retire(session, signer, model_id, version_id, caller.token_id)
-    return once.answer(200, VersionOut.of(version))
+    return once.answer(200, version_out(session, version))
 
 
 def _in_use(version: Version) -> str | None:
@@ -200,6 +204,7 @@ def _train(
     service.check_dataset(model, dataset)
     service.check_left(session, dataset)
     check_fit(model, dataset, given.config)
+    check_patience(dataset, given.training)
     queue = request.app.state.queue
     job = enqueue_training(session, queue, model=model, dataset=dataset, spec=spec)
     headers = {"Location": f"/v1/jobs/{job.job_id}", **_RETRY}
@@ -213,4 +218,4 @@ def _begin_upload(session: SessionDep, once: OnceDep, model: Model, given: Uploa
     version = service.start_upload(session, model, given)
     if dataset is not None:
         check_fit(model, dataset, given.recipe.config, "#/recipe/config")
-    return once.answer(201, VersionOut.of(version), {"Location": version_url(version)})
+    return once.answer(201, version_out(session, version), {"Location": version_url(version)})

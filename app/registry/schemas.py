@@ -13,6 +13,12 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ResourceId = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Values = dict[str, Any]
+CONTAINS_DELETED = (
+    "Deleted pairs that this version still knows, counted when it is read: training pairs of its"
+    " dataset that a deletion request names which is neither withdrawn nor denied, whatever versions"
+    " it lists and whether or not it is completed. A pair is left out that this version or one before"
+    " it in its lineage was trained without, or forgot by a method that meets that request's scope."
+)
 
 
 class ModelIn(Body):
@@ -121,19 +127,17 @@ class VersionOut(BaseModel):
     )
     checkpoint_sha256: str | None
     weights_sha256: str | None
-    contains_deleted: int = Field(
-        description="Pairs that it learned from although a request had deleted them."
+    contains_deleted: int = Field(description=CONTAINS_DELETED)
+    next_step: str | None = Field(
+        default=None,
+        description="What to do about the pairs of `contains_deleted`; null where there are none, and"
+        " of a retired version.",
+        examples=[None],
     )
     job_id: str | None
     created_time: datetime
     retired_time: datetime | None = None
     files_url: str
-
-    @classmethod
-    def of(cls, version: Version) -> "VersionOut":
-        """Return ``version`` as the API shows it."""
-        fields = {name: getattr(version, name) for name in cls.model_fields if name != "files_url"}
-        return cls(**fields, files_url=files_url(version))
 
 
 class LineageOut(BaseModel):

@@ -136,7 +136,6 @@ def add_version(  # noqa: PLR0913 - the parts of a version, all by name
     files: Mapping[str, tuple[str, int]],
     recipe: Mapping[str, Any],
     job_id: str,
-    contains_deleted: int = 0,
 ) -> Version:
     """Add a ready version that a job made; its files must lie in the storage already.
 
@@ -154,7 +153,6 @@ def add_version(  # noqa: PLR0913 - the parts of a version, all by name
         files: SHA-256 and size in bytes by path, SHA256SUMS too.
         recipe: what retraining it needs.
         job_id: the job.
-        contains_deleted: pairs that it learned from though they were deleted.
 
     Raises:
         ModelNotFound: there is no such model.
@@ -168,7 +166,6 @@ def add_version(  # noqa: PLR0913 - the parts of a version, all by name
     version.weights_sha256 = weights_sha256
     version.recipe = dict(recipe)
     version.job_id = job_id
-    version.contains_deleted = contains_deleted
     version.ready_time = session.scalar(select(func.now()))
     session.flush()
     session.add_all(
@@ -216,7 +213,6 @@ def _new_version(
         status=status,
         recipe={},
         evaluate=False,
-        contains_deleted=0,
     )
     session.add(version)
     return version

@@ -68,8 +68,6 @@ class Version(Table):
     recipe: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     # An uploaded version that asks for an audit as soon as it is ready.
     evaluate: Mapped[bool] = mapped_column(default=False)
-    # Pairs deleted by request that this version learned from; above 0 the version is flagged.
-    contains_deleted: Mapped[int] = mapped_column(BigInteger, default=0)
     job_id: Mapped[str | None] = mapped_column(String(40))
     created_time: Mapped[Created]
     ready_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

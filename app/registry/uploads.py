@@ -14,6 +14,7 @@ from app.core.storage import Storage
 from app.deletions.queries import hold_dataset
 from app.ledger.records import VersionRegistered
 from app.registry import checkpoints, queries
+from app.registry.deleted import count_still_known
 from app.registry.errors import CheckpointInvalid, VersionFixed
 from app.registry.service import checkpoint_key
 from app.registry.tables import Version, VersionFile
@@ -82,19 +83,18 @@ def _check_card(
         )
 
 
-def registered(version: Version, token_id: str | None = None) -> VersionRegistered:
-    """Return the ledger's record of a trained or uploaded version that became ready."""
+def registered(session: Session, version: Version, token_id: str) -> VersionRegistered:
+    """Return the ledger's record of an uploaded version that became ready."""
     return VersionRegistered(
         version_id=version.version_id,
         model_id=version.model_id,
         number=version.number,
         lineage_id=version.lineage_id,
         dataset_id=version.dataset_id,
-        source="upload" if version.source == "upload" else "training",
+        source="upload",
         checkpoint_sha256=version.checkpoint_sha256 or "",
         weights_sha256=version.weights_sha256,
-        contains_deleted=version.contains_deleted,
-        job_id=version.job_id,
+        contains_deleted=count_still_known(session, version),
         token_id=token_id,
     )
 
@@ -115,9 +115,8 @@ def _make_ready(session: Session, version: Version, address: str, weights_sha256
     version.ready_time = session.scalar(select(func.now()))
     if version.dataset_id is not None:
         # Deletion requests look for ready versions: one that comes now must see this version, or
-        # be counted here.
+        # be seen when it is registered.
         hold_dataset(session, version.dataset_id)
-        version.contains_deleted = queries.count_deleted(session, version.dataset_id)
     session.flush()
 
 

@@ -17,7 +17,10 @@ from sqlalchemy import text
 from app.auth.service import create_token, revoke_token, verify
 from app.core.db import Database
 from app.core.settings import Settings
-from app.ledger import log
+from app.ledger import certificate, log
+from app.ledger.certificate import CertificateData
+from app.ledger.explain import EXIT_STATUS
+from app.ledger.key_file import create_key
 from app.ledger.opening import open_log
 from app.ledger.records import RequestWithdrawn
 from app.ledger.tree_head import Signer
@@ -359,6 +362,84 @@ def test_verify_says_what_is_wrong_with_a_file_that_is_no_certificate(tmp_path: 
     assert "NOT VERIFIED" in done.stderr
 
 
+@pytest.fixture
+def kept_files(database: Database, tmp_path: Path) -> Path:
+    """Give a folder with a certificate, a forged one, the key, and heads of before and after."""
+    own = Settings(data_dir=tmp_path / "own")
+    signer = open_log(database, own)
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    times = dict.fromkeys(("received_time", "completed_time", "deadline"), moment)
+    words = dict.fromkeys(("scope", "objective", "method", "update"), "all")
+    data = CertificateData(
+        request_id="req_1",
+        dataset_id="ds_1",
+        guarantee="not_needed",
+        limitations=[],
+        pair_count=1,
+        pairs_commitment="ef" * 32,
+        versions=[],
+        **times,
+        **words,
+    )
+    with database.transaction() as session:
+        older = log.head(session, signer).note
+        bundle = certificate.issue(session, signer, data)
+        log.append(session, RequestWithdrawn(request_id="req_2"))
+        newer = log.head(session, signer).note
+        since = certificate.refreshed(session, signer, bundle, 2)
+    forged = {**bundle, "ledger": since["ledger"] | {"leafIndex": 1}}
+    files = {"older.txt": older, "newer.txt": newer, "key.pem": signer.public_key_pem}
+    for name, value in {"certificate": bundle, "since": since, "forged": forged}.items():
+        files[f"{name}.json"] = json.dumps(value)
+    for name, text_ in files.items():
+        (tmp_path / name).write_text(text_)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "status", "headline"),
+    [
+        ("certificate", None, 0, "VERIFIED: "),
+        ("certificate", "older", 0, "VERIFIED: "),
+        ("since", "newer", 0, "VERIFIED: "),
+        (
+            "certificate",
+            "newer",
+            3,
+            "PARTLY VERIFIED: the certificate itself is signed by this key",
+        ),
+        ("forged", None, 1, "NOT VERIFIED: do not rely on this certificate."),
+        ("forged", "newer", 1, "NOT VERIFIED: do not rely on this certificate."),
+    ],
+)
+def test_verify_ends_with_a_status_for_each_outcome(
+    kept_files: Path, name: str, head: str | None, status: int, headline: str
+) -> None:
+    key, paper = kept_files / "key.pem", kept_files / f"{name}.json"
+    options = () if head is None else ("--head", str(kept_files / f"{head}.txt"))
+    done = _lethe("verify", str(paper), "--key", str(key), *options)
+    assert done.returncode == status, done.stdout
+    assert done.stdout.startswith(headline)
+    asked = "GET /v1/audit/requests/req_1/certificate?since=2"
+    assert (asked in " ".join(done.stdout.split())) == (status == 3)
+
+
+def test_verify_says_that_a_file_is_an_error_answer_of_the_service(kept_files: Path) -> None:
+    problem = {"type": "t", "title": "Not found", "status": 404, "detail": "No such request."}
+    paper = kept_files / "problem.json"
+    paper.write_text(json.dumps(problem))
+    said = _one_line(_lethe("verify", str(paper), "--key", str(kept_files / "key.pem")))
+    answer = "but an error answer of the service, 404 (Not found): No such request. Fetch the"
+    assert said.startswith(f"NOT VERIFIED: {paper} is no certificate {answer}")
+
+
+def test_verify_says_in_its_help_with_which_status_it_ends() -> None:
+    said = " ".join(_lethe("verify", "--help").stdout.split())
+    for status, words in EXIT_STATUS.items():
+        assert f"{words} if " in said, status
+    assert "2 if a file or an option is not what it should be" in said
+
+
 def test_verify_log_says_whether_the_log_holds_and_what_was_changed(
     database: Database, database_url: str, tmp_path: Path
 ) -> None:
@@ -373,7 +454,8 @@ def test_verify_log_says_whether_the_log_holds_and_what_was_changed(
     assert "ledger.pem is not there" in missing.stderr
     assert not key.exists()
 
-    signer = Signer.load_or_create(key, "lethe.test/log")
+    create_key(key)
+    signer = Signer.load(key, "lethe.test/log")
     with database.transaction() as session:
         log.append(session, RequestWithdrawn(request_id="req_1"))
         kept.write_text(log.head(session, signer).note)

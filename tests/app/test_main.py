@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,15 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.core import logs
 from app.core.db import Database, SessionDep
 from app.core.settings import Settings
 from app.core.settings_errors import MissingSettingError
+from app.ledger.opening import WrongKeyError, open_log
+from app.ledger.tables import TreeHead
+from app.ledger.tree_head import signed_by
 from app.main import create_app
 
 
@@ -128,6 +132,25 @@ def test_service_without_urls_says_which_settings_it_needs(settings: Settings) -
     for missing in ("database_url", "redis_url"):
         with pytest.raises(MissingSettingError, match="LETHE_DATABASE_URL"):
             create_app(settings.model_copy(update={missing: None}))
+
+
+def test_the_service_makes_no_second_key_for_a_log_that_has_one(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    first = open_log(database, Settings(data_dir=tmp_path / "first"))
+    with pytest.raises(WrongKeyError, match=f"signed with the key {first.key_id}"):
+        create_app(settings)
+    assert not settings.signing_key.exists()
+
+
+def test_the_service_signs_with_the_key_that_it_ties_an_empty_log_to(
+    database: Database, settings: Settings
+) -> None:
+    app = create_app(settings)
+    assert app.state.signer.key_id == open_log(database, settings).key_id
+    with database.transaction() as session:
+        (note,) = session.scalars(select(TreeHead.note))
+    assert signed_by(note) == (settings.ledger_origin, [app.state.signer.key_id])
 
 
 def test_secrets_are_not_shown_with_the_settings(settings: Settings) -> None:

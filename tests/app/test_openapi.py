@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app.datasets.manifest import MEDIA_TYPES
+from app.datasets.readers import MEDIA_TYPES
 
 EXAMPLES = 20
 CHECKS = [

@@ -158,6 +158,9 @@ def test_serve_runs_the_whole_service_on_private_servers(serve: Serve, tmp_path:
     served = serve()
     assert served.status_of(served.token) == 200
     assert served.status_of("lethe_" + "x" * 43) == 401
+    key_id = served.terminal.expect(r"log lethe\.local/log is signed with the key (\w+)\.")
+    with served.caller() as client:
+        assert client.get("/v1/ledger/head").json()["key_id"] == key_id
 
     made = _lethe(data_dir, "token", "create", "b", "--scope", "admin")
     assert served.status_of(made.stdout.strip()) == 200

@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from app.core.db import Database
 from app.core.embedded import RedisServer
-from app.core.launch import environment
 from app.core.settings import Settings
+from app.launch import environment
 from app.ledger import merkle
 from app.ledger.tree_head import verify_note
 from app.ledger.verify import verify_certificate

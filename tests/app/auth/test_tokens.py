@@ -51,6 +51,17 @@ def test_request_without_a_valid_token_is_401_and_says_why(
         refused(client.get("/v1/models"), reason)
 
 
+def test_request_with_two_tokens_is_401_whichever_of_them_is_valid(
+    app: FastAPI, make_token: MakeToken
+) -> None:
+    valid, other = f"Bearer {make_token('admin')}", "Bearer lethe_wrong"
+    with TestClient(app) as client:
+        for values in ((valid, other), (other, valid), (valid, valid), (valid, "")):
+            headers = [("Authorization", value) for value in values]
+            answer = client.get("/v1/models", headers=headers)
+            refused(answer, "The request has 2 Authorization headers, not one.")
+
+
 def refused(answer: httpx.Response, reason: str | None) -> None:
     """Check an answer to a token that is not accepted, by what RFC 6750 (section 3) asks for."""
     assert answer.status_code == 401

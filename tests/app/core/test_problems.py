@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, Field
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from app.core.db import Database, SessionDep
 from app.core.errors import Invalid, NotFound
@@ -197,6 +197,56 @@ def test_database_that_goes_away_is_503_and_comes_back(
     assert is_problem(answer, 503, "unavailable")
     assert answer.headers["Retry-After"] == "5"
     assert client.get("/v1/models").status_code == 200
+
+
+def test_transaction_that_another_one_got_ahead_of_is_503_with_a_reason_of_its_own(
+    app: FastAPI, client: TestClient, database: Database, database_url: str
+) -> None:
+    with database.transaction() as session:
+        session.execute(text("CREATE TABLE marks (mark int)"))
+        session.execute(text("INSERT INTO marks VALUES (0)"))
+
+    def late(session: SessionDep) -> None:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        session.execute(text("SELECT mark FROM marks"))
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute("UPDATE marks SET mark = 1")
+        session.execute(text("UPDATE marks SET mark = 2"))
+
+    app.add_api_route("/late", late)
+    answer = client.get("/late")
+    assert is_problem(answer, 503, "unavailable")
+    assert answer.headers["Retry-After"] == "1"
+    assert "met another one" in answer.json()["detail"]
+    assert "reached" not in answer.json()["detail"]
+
+
+def test_deadlock_is_503_with_the_same_reason(app: FastAPI, client: TestClient) -> None:
+    def die(session: SessionDep) -> None:
+        session.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$"))
+
+    app.add_api_route("/die", die)
+    answer = client.get("/die")
+    assert is_problem(answer, 503, "unavailable")
+    assert "met another one" in answer.json()["detail"]
+
+
+def test_lack_of_connections_is_503_and_says_so(
+    app: FastAPI, client: TestClient, database_url: str
+) -> None:
+    small = Database(database_url)
+    engine = create_engine(small.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+
+    def starve() -> None:
+        with engine.connect(), engine.connect():
+            pass
+
+    app.add_api_route("/starve", starve)
+    answer = client.get("/starve")
+    engine.dispose()
+    assert is_problem(answer, 503, "unavailable")
+    assert "connection" in answer.json()["detail"]
+    assert answer.headers["Retry-After"] == "5"
 
 
 def test_service_without_its_database_says_503(

@@ -1,16 +1,25 @@
 """The commit comes before the response, and only when the route succeeded."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 from sqlalchemy import text
 
 from app.core import db as db_module
 from app.core.db import Database, SessionDep, after_commit
 from app.core.errors import Invalid
+from app.core.idempotency import OnceDep
 from app.core.problems import install
+
+
+class Mark(BaseModel):
+    """What a route of these tests answers."""
+
+    name: str
 
 
 @pytest.fixture
@@ -83,6 +92,39 @@ def test_request_scoped_session_would_commit_too_late(
     with TestClient(watched) as client:
         assert client.post("/late/b").status_code == 201
     assert seen == [[]]
+
+
+def test_the_answer_of_a_post_is_committed_when_its_route_ends_and_hooks_run_once(
+    small_app: FastAPI, database: Database
+) -> None:
+    seen: list[list[str]] = []
+    ran: list[str] = []
+
+    def add(name: str, session: SessionDep, once: OnceDep) -> Response:
+        session.execute(text("INSERT INTO marks VALUES (:name)"), {"name": name})
+        after_commit(session, lambda: ran.append(name))
+        answer = once.answer(201, Mark(name=name))
+        seen.append(marks(database))
+        return answer
+
+    small_app.add_api_route("/once/{name}", add, methods=["POST"], status_code=201)
+    with TestClient(small_app) as client:
+        assert client.post("/once/a").json() == {"name": "a"}
+    assert (seen, ran) == ([["a"]], ["a"])
+
+
+def test_requests_of_all_threads_at_once_give_their_connections_back(
+    small_app: FastAPI, database_url: str
+) -> None:
+    small = Database(database_url, pool_size=1)
+    small_app.state.database = small
+    names = [f"mark-{number}" for number in range(60)]
+    with TestClient(small_app) as client, ThreadPoolExecutor(len(names)) as pool:
+        answers = list(pool.map(lambda name: client.post(f"/marks/{name}"), names))
+    assert [answer.status_code for answer in answers] == [201] * len(names)
+    assert small.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert marks(small) == sorted(names)
+    small.dispose()
 
 
 def test_problem_rolls_the_transaction_back(small_app: FastAPI, database: Database) -> None:

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.core.db import Database
-from app.datasets import manifest as manifest_module
+from app.datasets import readers
 
 JSON_LINES = {"Content-Type": "application/jsonl"}
 MakeDataset = Callable[..., dict[str, Any]]
@@ -220,7 +220,7 @@ def test_empty_manifest_is_refused(client: TestClient, make_dataset: MakeDataset
 def test_line_without_end_is_refused_and_not_held_in_memory(
     client: TestClient, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest_module, "MOST_LINE_BYTES", 1000)
+    monkeypatch.setattr(readers, "MOST_LINE_BYTES", 1000)
     answer = put(client, make_dataset(count=0), b"x" * 5000)
     assert "more than 1000 bytes" in answer.json()["errors"][0]["detail"]
 

@@ -15,8 +15,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.core.db import Database
-from app.datasets import manifest
+from app.datasets import manifest, readers
 from app.datasets.errors import ManifestInvalid
+from app.datasets.rows import Rules
 from engine.data.files import DataFiles
 from engine.data.manifest import load_dataset
 from engine.data.rows import MAX_TEXT
@@ -331,7 +332,7 @@ def _accepts(folder: Path, content: bytes, modality: str = "image") -> bool:
     source = folder / "source.jsonl"
     source.write_bytes(content)
     try:
-        manifest.prepare(source, manifest.JSON_LINES[0], manifest.Rules(modality, None), folder)
+        manifest.prepare(source, readers.JSON_LINES[0], Rules(modality, None), folder)
     except ManifestInvalid:
         return False
     return True

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from app.core.db import Database
 from app.deletions import intake, lineage
 from app.jobs.start import start
-from app.registry import queries as registry
+from app.registry import uploads
 from tests.app.deletions.deletion_rows import Rows
 
 T = TypeVar("T")
@@ -145,7 +145,7 @@ def test_a_request_filed_while_an_upload_ends_reaches_its_version(
     meanwhile: Meanwhile[Response],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    count = registry.count_deleted
+    count = uploads.count_still_known
     filings: list[Future[Response]] = []
 
     def count_and_file(*values: Any) -> int:
@@ -153,7 +153,7 @@ def test_a_request_filed_while_an_upload_ends_reaches_its_version(
         filings.append(meanwhile(lambda: post(0)))
         return found
 
-    monkeypatch.setattr(registry, "count_deleted", count_and_file)
+    monkeypatch.setattr(uploads, "count_still_known", count_and_file)
     model = {"model_id": rows.model_id}
     version = upload(model, dataset_id=rows.dataset_id, evaluate=False)
     request = filings[0].result(10).json()

@@ -200,18 +200,81 @@ def test_a_job_whose_worker_went_silent_pauses_too(rows: Rows) -> None:
     assert _pause(rows, job_id) == pytest.approx(40, abs=5)
 
 
-def test_a_job_that_pauses_keeps_no_other_of_its_lineage_waiting(rows: Rows) -> None:
-    job_id = rows.training()
-    _break_off(rows, _held(rows, job_id), retry_seconds=60)
-    other = rows.training()
+def _of_one_lineage(rows: Rows, *kinds: str) -> list[str]:
+    """Return queued jobs of these kinds, oldest first, all of one lineage."""
+    job_ids = []
+    for kind in kinds:
+        job_ids.append(rows.training())
+        time.sleep(0.002)  # ids of one millisecond have no order
+        with rows.database.transaction() as session:
+            job = session.get_one(Job, job_ids[-1])
+            job.kind, job.lineage_id = kind, "ver_shared"
+    return job_ids
+
+
+def _due(rows: Rows) -> list[str]:
     with rows.database.transaction() as session:
-        first = session.get_one(Job, job_id)
-        session.get_one(Job, other).lineage_id = first.lineage_id
-    held = _held(rows, other)
+        return lease.due(session, 0.0)
+
+
+def test_an_unlearning_that_pauses_is_not_overtaken_by_a_later_one(rows: Rows) -> None:
+    first, second = _of_one_lineage(rows, "unlearn", "unlearn")
+    _break_off(rows, _held(rows, first), retry_seconds=0.5)
+    assert _claim(rows, second) is None  # a message of before may come now
+    assert _due(rows) == []
+    time.sleep(0.6)
+    assert _claim(rows, second) is None
+    assert _due(rows) == [first]
+    held = _held(rows, first)
+    assert _claim(rows, second) is None
+    with rows.database.transaction() as session:
+        endings.fail(session, rows.signer, lease.hold(session, held), "data_error", "broken")
+        assert lease.due(session, 60.0) == [second]  # at once
+    assert _claim(rows, second) is not None
+
+
+def test_unlearnings_of_a_lineage_are_claimed_in_the_order_in_which_they_were_queued(
+    rows: Rows,
+) -> None:
+    first, second = _of_one_lineage(rows, "unlearn", "unlearn")
+    assert _claim(rows, second) is None
+    held = _held(rows, first)
+    with rows.database.transaction() as session:
+        endings.put_back(session, lease.hold(session, held), "its worker was told to end")
+    assert _claim(rows, second) is None
+    assert _due(rows) == [first]
+
+
+def test_an_unlearning_waits_for_no_other_lineage_and_for_no_later_job(rows: Rows) -> None:
+    first, second = _of_one_lineage(rows, "unlearn", "unlearn")
+    with rows.database.transaction() as session:
+        session.get_one(Job, first).lineage_id = "ver_other"
+    _break_off(rows, _held(rows, first), retry_seconds=60)
+    assert _claim(rows, second) is not None
+
+
+@pytest.mark.parametrize("kinds", [("evaluate", "unlearn"), ("unlearn", "evaluate")])
+def test_an_audit_that_pauses_keeps_no_unlearning_waiting_and_waits_for_none(
+    rows: Rows, kinds: tuple[str, str]
+) -> None:
+    first, second = _of_one_lineage(rows, *kinds)
+    _break_off(rows, _held(rows, first), retry_seconds=60)
+    held = _held(rows, second)
     with rows.database.transaction() as session:  # its end announces what waits for the lineage
         endings.fail(session, rows.signer, lease.hold(session, held), "data_error", "broken")
         assert lease.due(session, 0.0) == []
-    assert _claim(rows, job_id) is None
+    assert _claim(rows, first) is None
+
+
+def test_an_unlearning_whose_predecessor_was_cancelled_is_due(rows: Rows) -> None:
+    first, second = _of_one_lineage(rows, "unlearn", "unlearn")
+    _break_off(rows, _held(rows, first), retry_seconds=60)
+    assert _due(rows) == []
+    with rows.database.transaction() as session:
+        job = session.get_one(Job, first, with_for_update={"key_share": True})
+        endings.cancel(session, rows.signer, job, "cancelled by request")
+    assert _due(rows) == [second]
+    assert _claim(rows, second) is not None
 
 
 def test_a_job_to_be_cancelled_is_held_by_nobody_but_its_canceller(rows: Rows) -> None:

@@ -11,6 +11,7 @@ from app.core.db import Database
 from app.core.settings import Settings
 from app.core.settings_errors import SettingsError, StartError
 from app.ledger import log, tables
+from app.ledger.key_file import create_key
 from app.ledger.opening import WrongKeyError, open_log, read_signer
 from app.ledger.records import RequestWithdrawn
 from app.ledger.tree_head import Signer
@@ -77,7 +78,8 @@ def test_a_log_whose_heads_nobody_signed_yet_gets_no_new_key_but_takes_its_own(
     _append(database)
     with pytest.raises(WrongKeyError, match=r"has 1 leaves, and the signing key .* is not there"):
         open_log(database, own)
-    made = Signer.load_or_create(own.signing_key, own.ledger_origin)
+    create_key(own.signing_key)
+    made = Signer.load(own.signing_key, own.ledger_origin)
     assert open_log(database, own).key_id == made.key_id
     assert _heads(database) == 1
 
@@ -86,7 +88,8 @@ def test_another_key_is_refused_with_the_ids_of_both(
     database: Database, own: Settings, tmp_path: Path
 ) -> None:
     first = open_log(database, own)
-    other = Signer.load_or_create(tmp_path / "other.pem", own.ledger_origin)
+    create_key(tmp_path / "other.pem")
+    other = Signer.load(tmp_path / "other.pem", own.ledger_origin)
     with pytest.raises(WrongKeyError) as refused:
         open_log(database, _with_key(own, tmp_path / "other.pem"))
     said = str(refused.value)

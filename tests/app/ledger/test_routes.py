@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from app.core.db import Database
 from app.ledger import log, merkle
 from app.ledger.records import RequestWithdrawn
-from app.ledger.tree_head import verify_note
+from app.ledger.tree_head import signed_by, verify_note
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def test_an_outsider_can_rebuild_the_root_from_the_entries(
     key = client.get("/v1/ledger/public-key").text
     signed = verify_note(head["note"], key, head["origin"])
     assert (signed.size, signed.root) == (13, raw(head["root"]))
+    assert signed_by(head["note"]) == (head["origin"], [head["key_id"]])
     bodies: list[bytes] = []
     while len(bodies) < head["size"]:
         path = f"/v1/ledger/entries?start={len(bodies)}&limit=5"

@@ -20,13 +20,12 @@ from securesystemslib.dsse import Envelope
 from app.core.db import Database
 from app.ledger import certificate, log
 from app.ledger.certificate import CertificateData
+from app.ledger.form import PAYLOAD_TYPE, CertificateError, parsed
 from app.ledger.records import RequestCompleted, RequestWithdrawn
-from app.ledger.tree_head import Signer
+from app.ledger.tree_head import Signer, dsse_key, load_public_key, signed_by
 from app.ledger.verify import (
-    PAYLOAD_TYPE,
-    CertificateError,
+    VerificationReport,
     format_report,
-    load_bundle,
     verify_certificate,
     verify_files,
 )
@@ -131,16 +130,28 @@ def test_tampering_with_any_part_of_a_certificate_is_found(
     bundle = tampered(data, issued.bundle)
     report = verify_certificate(bundle, issued.key, issued.older)
     assert not report.ok
+    if report.outcome == "unsettled":  # only the proof that the kept head needs is another one
+        assert without_proof(bundle) == without_proof(issued.bundle)
+        assert "?since=5" in (report.failure or "")
+        return
     assert report.statement is None
     assert format_report(report).startswith("NOT VERIFIED")
+
+
+def without_proof(bundle: dict[str, Any]) -> dict[str, Any]:
+    """Return the certificate without what connects it to an older log."""
+    evidence = bundle.get("ledger")
+    if not isinstance(evidence, dict):
+        return bundle
+    kept = {name: value for name, value in evidence.items() if name != "consistencyProof"}
+    return {**bundle, "ledger": kept}
 
 
 @given(data=st.data())
 def test_tampering_with_a_certificate_is_found_without_an_older_head_too(
     issued: Issued, data: st.DataObject
 ) -> None:
-    plain = copy.deepcopy(issued.bundle)
-    del plain["ledger"]["consistencyProof"]
+    plain = without_proof(issued.bundle)
     assert verify_certificate(plain, issued.key).ok
     assert not verify_certificate(tampered(data, plain), issued.key).ok
 
@@ -237,7 +248,7 @@ def test_another_key_is_refused_and_nothing_of_the_certificate_repeated(issued: 
     other = Signer(Ed25519PrivateKey.generate(), "lethe.test/log").public_key_pem
     report = verify_certificate(issued.bundle, other)
     assert report.failure is not None
-    assert "not by this key" in report.failure
+    assert "no signature by this key" in report.failure
     assert "req_1" not in format_report(report)
 
 
@@ -248,18 +259,89 @@ def test_a_file_that_is_no_key_is_named_as_the_fault(issued: Issued, key: str) -
     assert "public key is not a PEM file" in failure
 
 
-def test_an_older_head_without_its_proof_says_how_to_get_one(issued: Issued) -> None:
+CERTIFICATE = "GET /v1/audit/requests/req_1/certificate"
+
+
+def test_an_older_head_without_its_proof_leaves_the_certificate_itself_verified(
+    issued: Issued,
+) -> None:
+    report = verify_certificate(without_proof(issued.bundle), issued.key, issued.older)
+    assert (report.outcome, report.ok) == ("unsettled", False)
+    assert "It has no proof that its log (11 leaves) continues" in (report.failure or "")
+    assert f"{CERTIFICATE}?since=5" in (report.failure or "")
+
+
+def test_a_head_newer_than_the_certificate_leaves_the_certificate_itself_verified(
+    issued: Issued,
+) -> None:
+    report = verify_certificate(issued.bundle, issued.key, issued.newer)
+    assert (report.outcome, report.ok) == ("unsettled", False)
+    assert [check.status for check in report.checks] == ["passed"] * 6 + ["unsettled"]
+    text = " ".join(format_report(report).split())
+    assert text.startswith("PARTLY VERIFIED: the certificate itself is signed by this key")
+    assert "[??] Kept tree head: The certificate itself verifies." in text
+    assert "(12 leaves) is newer than the certificate's (11)" in text
+    assert f"{CERTIFICATE}?since=12" in text
+    assert "Request req_1 on dataset ds_1" in text
+    assert "do not rely" not in text
+
+
+def test_the_certificate_that_a_newer_head_asks_for_verifies_with_it(
+    signer: Signer, certificate_data: CertificateData, database: Database
+) -> None:
+    with database.transaction() as session:
+        bundle = certificate.issue(session, signer, certificate_data)
+        newer = _grow(session, signer, 3)
+        assert verify_certificate(bundle, signer.public_key_pem, newer).outcome == "unsettled"
+        fetched = certificate.refreshed(session, signer, bundle, 4)
+    report = verify_certificate(fetched, signer.public_key_pem, newer)
+    assert report.ok, report.failure
+
+
+def test_a_newer_head_helps_no_forged_certificate_and_a_forged_head_no_genuine_one(
+    issued: Issued, signer: Signer
+) -> None:
+    forged = resigned(issued, signer, {"pair_count": 161})
+    report = verify_certificate(forged, issued.key, issued.newer)
+    assert report.outcome == "refused"
+    assert format_report(report).startswith("NOT VERIFIED: do not rely")
+    stranger = Signer(Ed25519PrivateKey.generate(), signer.origin).sign(12, bytes(32)).note
+    report = verify_certificate(issued.bundle, issued.key, stranger)
+    assert report.outcome == "refused"
+    assert report.statement is None
+
+
+def test_head_certificate_and_verification_name_the_key_by_one_id(
+    issued: Issued, signer: Signer
+) -> None:
+    assert signed_by(issued.bundle["ledger"]["treeHead"]) == (signer.origin, [signer.key_id])
+    assert issued.bundle["dsseEnvelope"]["signatures"][0]["keyid"] == signer.key_id
+    said = {check.name: check.sentence for check in verify(issued).checks}
+    assert f"11 leaves, is signed by the key {signer.key_id}." in said["Tree head"]
+    assert f"is signed by the key {signer.key_id} and unchanged" in said["Signature"]
+
+
+def verify(issued: Issued, **signature: str) -> VerificationReport:
+    """Verify the certificate with a signature that has other members."""
     bundle = copy.deepcopy(issued.bundle)
-    del bundle["ledger"]["consistencyProof"]
-    failure = verify_certificate(bundle, issued.key, issued.older).failure
-    assert failure is not None
-    assert "?since=5" in failure
+    bundle["dsseEnvelope"]["signatures"][0].update(signature)
+    return verify_certificate(bundle, issued.key)
 
 
-def test_a_head_newer_than_the_certificate_says_how_to_go_on(issued: Issued) -> None:
-    failure = verify_certificate(issued.bundle, issued.key, issued.newer).failure
-    assert failure is not None
-    assert "is newer than the certificate's (11). Fetch the certificate again" in failure
+def test_a_certificate_that_names_the_key_as_early_versions_did_verifies(issued: Issued) -> None:
+    early = dsse_key(load_public_key(issued.key)).keyid
+    assert len(early) == 64
+    report = verify(issued, keyid=early)
+    assert report.ok, report.failure
+
+
+def test_a_signature_that_names_another_key_is_refused_with_both_names(
+    issued: Issued, signer: Signer
+) -> None:
+    failure = verify(issued, keyid="c74f20a3").failure
+    assert failure == (
+        f"The signature is not by this key ({signer.key_id}), but by one named 'c74f20a3'."
+    )
 
 
 def test_the_report_says_what_was_checked_stated_and_cannot_be_proved(issued: Issued) -> None:
@@ -283,7 +365,7 @@ def test_without_an_older_head_the_report_says_that_it_was_not_checked(issued: I
     report = verify_certificate(issued.bundle, issued.key)
     assert report.ok
     assert report.checks[-1].status == "not checked"
-    assert "No older tree head was given" in format_report(report)
+    assert "No tree head kept from before was given (--head)." in format_report(report)
 
 
 def test_files_are_read_as_the_service_gave_them(issued: Issued, tmp_path: Path) -> None:
@@ -314,10 +396,52 @@ def test_files_that_cannot_be_read_are_named(issued: Issued, tmp_path: Path) -> 
         verify_files(broken, key)
 
 
+PROBLEM = {
+    "type": "https://lethe.dev/problems/no-certificate",
+    "title": "There is no certificate",
+    "status": 409,
+    "detail": "Request req_1 is in_progress; \x1b[2Ja certificate is issued when it is completed.",
+}
+
+
+@pytest.mark.parametrize(
+    ("at_fault", "what"),
+    [("certificate.json", "certificate"), ("key.pem", "public key"), ("head.json", "tree head")],
+)
+def test_an_error_answer_that_was_kept_as_a_file_is_said_to_be_one(
+    issued: Issued, tmp_path: Path, at_fault: str, what: str
+) -> None:
+    texts = {
+        "certificate.json": json.dumps(issued.bundle),
+        "key.pem": issued.key,
+        "head.json": issued.older,
+        at_fault: json.dumps(PROBLEM),
+    }
+    paths = [tmp_path / name for name in texts]
+    for path in paths:
+        path.write_text(texts[path.name], encoding="utf-8")
+    with pytest.raises(CertificateError) as refused:
+        verify_files(*paths)
+    assert str(refused.value) == (
+        f"{tmp_path / at_fault} is no {what} but an error answer of the service, 409 (There is no "
+        "certificate): Request req_1 is in_progress; \ufffd[2Ja certificate is issued when it is "
+        f"completed. Fetch the {what} again; with `curl --fail` an error is not kept as the file."
+    )
+
+
+def test_json_that_is_neither_a_tree_head_nor_an_error_is_named(
+    issued: Issued, tmp_path: Path
+) -> None:
+    for name, text in {"key.pem": issued.key, "c.json": json.dumps(issued.bundle)}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(CertificateError, match=r"c\.json is no tree head: .* without .* 'note'"):
+        verify_files(tmp_path / "c.json", tmp_path / "key.pem", tmp_path / "c.json")
+
+
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"b": {"a": 1, "a": 1}}', "[" * 100_000])
 def test_json_that_readers_could_take_differently_is_refused(text: str) -> None:
     with pytest.raises(CertificateError):
-        load_bundle(text)
+        parsed(text, "The certificate")
 
 
 def test_verification_needs_neither_the_service_nor_the_network() -> None:
@@ -342,6 +466,8 @@ print(*sorted(loaded))
         "app",
         "app.ledger",
         "app.ledger.explain",
+        "app.ledger.files",
+        "app.ledger.form",
         "app.ledger.key_file",
         "app.ledger.merkle",
         "app.ledger.tree_head",

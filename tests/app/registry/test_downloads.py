@@ -55,6 +55,11 @@ def test_head_says_what_get_says_without_the_body(client: TestClient, upload: Ma
         ("bytes=-4", -4, None),
         ("bytes=-999999", 0, None),
         ("bytes=5-999999", 5, None),
+        (f"bytes=5-{'9' * 30}", 5, None),
+        (f"bytes=-{'9' * 5000}", 0, None),
+        ("bytes=-1", -1, None),
+        (f"bytes={'0' * 30}3-{'0' * 30}5", 3, 6),
+        ("Bytes= 3-5 , ,", 3, 6),
     ],
 )
 def test_range_gives_exactly_its_bytes(
@@ -75,7 +80,18 @@ def test_range_gives_exactly_its_bytes(
     assert client.head(url, headers={"Range": asked}).status_code == 206
 
 
-@pytest.mark.parametrize("asked", ["bytes=999999-", "bytes=-0", "bytes=999999-9999999"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=18-",
+        "bytes=999999-",
+        "bytes=-0",
+        "bytes=999999-9999999",
+        "bytes=99999999999999999999999-",
+        f"bytes={'9' * 30}-{'9' * 31}",
+        f"bytes={'9' * 5000}-",
+    ],
+)
 def test_range_outside_of_the_file_is_416(client: TestClient, upload: Make, asked: str) -> None:
     url = f"{upload()['files_url']}/config.json"
     answer = client.get(url, headers={"Range": asked})
@@ -83,7 +99,26 @@ def test_range_outside_of_the_file_is_416(client: TestClient, upload: Make, aske
     assert answer.headers["Content-Range"] == "bytes */18"
 
 
-@pytest.mark.parametrize("asked", ["bytes=0-1,3-4", "lines=1-2", "bytes=5-2", "bytes=-", "x"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=0-1,3-4",
+        "bytes=0-1,99999999999999999999999-",
+        "bytes=" + ",".join(f"{start}-{start}" for start in range(0, 1000, 2)),
+        "lines=1-2",
+        "bytes=5-2",
+        f"bytes={'9' * 30}-5",
+        "bytes=-",
+        "bytes=",
+        "bytes=,",
+        "bytes=+1-2",
+        "bytes=0x1-2",
+        "bytes=1 - 2",
+        "bytes=--1",
+        "bytes 0-1",
+        "x",
+    ],
+)
 def test_range_that_is_not_understood_gives_the_whole_file(
     client: TestClient, upload: Make, asked: str
 ) -> None:
@@ -96,6 +131,29 @@ def test_if_range_with_another_tag_gives_the_whole_file(client: TestClient, uplo
     tag = client.head(url).headers["ETag"]
     for condition, status in ((tag, 206), ('"old"', 200), (f"W/{tag}", 200)):
         headers = {"Range": "bytes=0-1", "If-Range": condition}
+        assert client.get(url, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"), [("bytes=-5", 200), ("bytes=-0", 416), ("bytes=0-", 416)]
+)
+def test_of_an_empty_file_a_range_gives_all_or_nothing(
+    client: TestClient, upload: Make, checkpoint_files: dict[str, bytes], asked: str, status: int
+) -> None:
+    checkpoint_files["README.md"] = b""
+    answer = client.get(f"{upload()['files_url']}/README.md", headers={"Range": asked})
+    assert answer.status_code == status
+    assert (answer.content == b"") is (status == 200)
+
+
+def test_a_range_outside_of_the_file_counts_only_while_if_range_holds(
+    client: TestClient, upload: Make
+) -> None:
+    url = f"{upload()['files_url']}/config.json"
+    head = client.head(url).headers
+    dated = head["Last-Modified"]  # of one second may be two files: not strong enough
+    for condition, status in ((head["ETag"], 416), ('"old"', 200), (dated, 200)):
+        headers = {"Range": f"bytes={'9' * 30}-", "If-Range": condition}
         assert client.get(url, headers=headers).status_code == status
 
 

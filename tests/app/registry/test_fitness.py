@@ -231,3 +231,28 @@ def test_task_of_another_distribution_is_known_by_what_it_states_alone(
 
 def _with_task(known: Catalogue, name: str, task: Task) -> Catalogue:
     return known.model_copy(update={"tasks": {**known.tasks, name: task}})
+
+
+def test_patience_without_validation_pairs_is_refused(
+    post: Callable[..., Any], database: Database
+) -> None:
+    answer = post(RETRIEVAL, PLAIN, training={"patience": 3})
+    assert answer.status_code == 422, answer.text
+    [error] = answer.json()["errors"]
+    assert error["pointer"] == "#/training/patience"
+    assert "no pair with the split 'val'" in answer.json()["detail"]
+    with database.transaction() as session:
+        assert session.scalar(text("SELECT count(*) FROM jobs")) == 0
+
+
+@pytest.mark.parametrize(
+    ("manifest", "training"),
+    [
+        (PLAIN, {"patience": None}),
+        (PLAIN + b'{"id": "v", "image": "0.png", "text": "v", "split": "val"}\n', {"patience": 3}),
+    ],
+)
+def test_patience_with_validation_pairs_or_none_is_taken(
+    post: Callable[..., Any], manifest: bytes, training: dict[str, Any]
+) -> None:
+    assert post(RETRIEVAL, manifest, training=training).status_code == 202

@@ -31,9 +31,9 @@ from app.core.embedded import EmbeddedServerError, PostgresServer, RedisServer, 
 from app.core.reach import require_database
 from app.core.server_process import ServerProcess
 from app.core.settings import Settings, unknown_variables
-from app.core.start import require_given, require_log
+from app.start import opened_log, require_given
 
-_SOURCES = Path(__file__).parents[2]
+_SOURCES = Path(__file__).parents[1]
 _URLS = "servers.json"
 _TOKEN = "token"  # noqa: S105 - the name of a file
 _START_SECONDS = 60.0
@@ -104,12 +104,14 @@ class RunningService:
         url: base URL of the API.
         token: a token with every scope; None when the database is not a private one.
         settings: the settings that API and worker run with.
+        key_id: what heads and certificates name the log's key by.
         processes: what runs, in the order of its start.
     """
 
     url: str
     token: str | None
     settings: Settings
+    key_id: str
     processes: tuple[ServerProcess, ...]
 
 
@@ -139,13 +141,13 @@ def running_service(
             stack.enter_context(server)
         ready = _complete(settings, servers)
         _upgrade(_secret(ready.database_url))
-        require_log(ready, _secret(ready.database_url))
+        signer = opened_log(ready, _secret(ready.database_url))
         stack.enter_context(_urls_on_disk(ready))
         api = stack.enter_context(ApiProcess(ready, show_log=show_logs))
         worker = stack.enter_context(WorkerProcess(ready, show_log=show_logs))
         tell(api.url)
         token = None if settings.database_url else _kept_token(ready)
-        yield RunningService(api.url, token, ready, (*servers, api, worker))
+        yield RunningService(api.url, token, ready, signer.key_id, (*servers, api, worker))
 
 
 @contextmanager

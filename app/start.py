@@ -12,6 +12,7 @@ from app.core.reach import require_broker, require_database, require_storage
 from app.core.settings import Settings
 from app.core.settings_errors import UnreachableError
 from app.ledger.opening import open_log, read_signer
+from app.ledger.tree_head import Signer
 
 log = structlog.get_logger(__name__)
 
@@ -35,11 +36,11 @@ def require_given(settings: Settings) -> None:
 def require_service(settings: Settings, *, trainers: bool) -> None:
     """Refuse to start an API, or with ``trainers`` a worker, that could not do its work.
 
-    An API starts without broker and storage, and /readyz says so: it takes requests, and workers hear of
-    them later.
+    Whoever starts opens the log next (`opened_log`). An API starts without broker and storage, and
+    /readyz says so: it takes requests, and workers hear of them later.
 
     Raises:
-        StartError: a setting, a folder, a server, the signing key or the device is not what it should be.
+        StartError: a setting, a folder, a server or the device is not what it should be.
     """
     database_url, redis_url = settings.server_urls()
     require_places(settings, trainers=trainers)
@@ -50,13 +51,16 @@ def require_service(settings: Settings, *, trainers: bool) -> None:
         require_device(settings.device)
     else:
         _look_for_broker(redis_url)
-    require_log(settings, database_url)
 
 
-def require_log(settings: Settings, database_url: str) -> None:
-    """Refuse a signing key that is not the log's; see `open_log`."""
+def opened_log(settings: Settings, database_url: str) -> Signer:
+    """Return the log's signer; the one way to it, of everything that appends or signs.
+
+    Raises:
+        StartError: the signing key is not the log's, or the log cannot be read; see `open_log`.
+    """
     with _one_connection(database_url) as database:
-        open_log(database, settings)
+        return open_log(database, settings)
 
 
 def _look_for_broker(url: str) -> None:
