@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.core import launch
+from app import launch
 from app.core.settings import Settings, read_settings
 from app.core.settings_errors import MissingSettingError, SettingsError
 from app.core.settings_words import unknown, variable
