@@ -36,7 +36,13 @@ class Database:
             max_overflow=20,
             pool_pre_ping=True,
             pool_timeout=10,
-            connect_args={"options": f"{_options_of(self.url)} {_GENERIC_PLANS}", **_NETWORK},
+            connect_args={
+                "options": f"{_options_of(self.url)} {_GENERIC_PLANS}",
+                # What psycopg prepares by itself it lets go of after any rollback, by DEALLOCATE ALL:
+                # what `send_together` has prepared would go with it.
+                "prepare_threshold": None,
+                **_NETWORK,
+            },
             hide_parameters=True,  # errors are logged, and parameters are ids of pairs
         )
         self._sessions = sessionmaker(self.engine, expire_on_commit=False, autoflush=False)

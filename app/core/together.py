@@ -16,7 +16,7 @@ from typing import Any, cast
 import psycopg
 from psycopg import Connection, abc
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import error_from_result
+from psycopg.errors import InvalidSqlStatementName, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy.exc import DBAPIError
@@ -51,7 +51,10 @@ def send_together(session: Session, statements: Sequence[Statement]) -> dict[str
             results = _results(pgconn)
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
-                raise error_from_result(result)
+                error = error_from_result(result)
+                if isinstance(error, InvalidSqlStatementName):  # somebody deallocated it
+                    prepared.clear()
+                raise error
     prepared.update(new)
     return _first_row(adapter, results[-1])
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from app.core.db import Database, Finale, end_with
 from app.core.together import send_together
@@ -54,6 +54,32 @@ def test_they_are_part_of_the_session_s_transaction(one: Database, database: Dat
         assert send_together(session, [(COUNT, {})]) == {"count": 1}
     with database.transaction() as session:
         assert session.scalar(text("SELECT name FROM marks")) == "b"
+
+
+def test_what_was_prepared_outlives_a_rollback_after_any_number_of_other_statements(
+    one: Database,
+) -> None:
+    for _ in range(3):
+        with one.transaction() as session:
+            assert send_together(session, [(COUNT, {})]) == {"count": 0}
+        for _ in range(8):  # as often as a driver wants before it prepares by itself
+            with one.transaction() as session:
+                session.execute(text("SELECT name FROM marks WHERE number = :n"), {"n": 1})
+        with one.session() as session:
+            session.execute(text("SELECT 1"))
+            session.rollback()
+
+
+def test_a_statement_that_somebody_deallocated_is_prepared_anew_after_one_error(
+    one: Database,
+) -> None:
+    with one.transaction() as session:
+        send_together(session, [(COUNT, {})])
+        session.execute(text("DEALLOCATE ALL"))
+    with pytest.raises(DBAPIError, match="does not exist"), one.transaction() as session:
+        send_together(session, [(COUNT, {})])
+    with one.transaction() as session:
+        assert send_together(session, [(COUNT, {})]) == {"count": 0}
 
 
 def test_each_statement_sees_what_was_committed_while_the_one_before_it_waited(

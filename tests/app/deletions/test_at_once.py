@@ -49,6 +49,17 @@ def leaves_are_whole(rows: Rows, kinds: dict[str, int]) -> None:
         assert sum(row.kind == kind for row in found) == times
 
 
+def test_requests_are_accepted_after_any_number_of_readings_and_refusals(
+    post: Post, client: TestClient, rows: Rows
+) -> None:
+    rows.version()
+    for number in range(4):
+        request = accepted([post(number)])[0]
+        for _ in range(8):  # as a caller that waits, and as often as a driver prepares a statement
+            assert client.get(f"/v1/jobs/{request['jobs'][0]['job_id']}").status_code == 200
+        assert client.get("/v1/jobs/job_unknown").status_code == 404
+
+
 def test_of_many_requests_for_one_pair_only_the_first_one_counts_it_as_new(
     post: Post, rows: Rows
 ) -> None:
