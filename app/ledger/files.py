@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.ledger.form import CertificateError, parsed
+from app.ledger.tree_head import NoteError, load_public_key
 
 # Members of a problem object (RFC 9457) that every error answer of the service has.
 _PROBLEM = {"type", "title", "status", "detail"}
@@ -23,9 +24,14 @@ def read_public_key(path: Path) -> str:
     """Return the text of a PEM file.
 
     Raises:
-        CertificateError: the file cannot be read, or is an error answer.
+        CertificateError: the file cannot be read, is an error answer, or has no public key of a log.
     """
-    return _read(path, "public key")
+    text = _read(path, "public key")
+    try:
+        load_public_key(text)
+    except NoteError as error:
+        raise CertificateError(f"{path} is no log's public key. {error}") from error
+    return text
 
 
 def read_head(path: Path) -> str:

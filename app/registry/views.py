@@ -49,8 +49,9 @@ def _what(version: Version, known: StillKnown) -> str:
         return f"Wait for job {known.job_id} (GET /v1/jobs/{known.job_id}): it unlearns on its lineage."
     finalized = "" if version.status == "ready" else "once its upload is finalized, "
     return (
-        f"To have it forget them, {finalized}file a deletion request that names them (POST"
-        f" /v1/deletion-requests with dataset_id {version.dataset_id!r} and versions"
-        f" [{version.version_id!r}]); GET /v1/deletion-requests?dataset_id={version.dataset_id} lists"
-        " the requests that named them before."
+        f"To have it forget them, {finalized}file a deletion request with their ids, which the callers"
+        " that named them have (POST /v1/deletion-requests with dataset_id"
+        f" {version.dataset_id!r} and versions [{version.version_id!r}]); GET"
+        f" /v1/deletion-requests?dataset_id={version.dataset_id} lists the earlier requests, with"
+        " reasons and times, and no ids."
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import text
 
 from app.auth.service import create_token, revoke_token, verify
@@ -431,6 +433,20 @@ def test_verify_says_that_a_file_is_an_error_answer_of_the_service(kept_files: P
     said = _one_line(_lethe("verify", str(paper), "--key", str(kept_files / "key.pem")))
     answer = "but an error answer of the service, 404 (Not found): No such request. Fetch the"
     assert said.startswith(f"NOT VERIFIED: {paper} is no certificate {answer}")
+
+
+def test_verify_names_a_file_that_is_no_public_key_as_the_fault(kept_files: Path) -> None:
+    private = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    key = kept_files / "private.pem"
+    for content, fault in ((private, "is not a PEM file"), (b"", "is not a PEM file")):
+        key.write_bytes(content)
+        done = _lethe("verify", str(kept_files / "certificate.json"), "--key", str(key))
+        said = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == 2, said
+        assert f"{key} is no log's public key. The public key {fault}" in said
+        assert "do not rely" not in said
 
 
 def test_verify_says_in_its_help_with_which_status_it_ends() -> None:
