@@ -39,16 +39,23 @@ _TOKEN = "token"  # noqa: S105 - the name of a file
 _START_SECONDS = 60.0
 
 
-class ApiProcess(ServerProcess):
-    """The API, started by the command that its container runs too."""
-
-    name = "api"
-    label = "API"
+class _LetheProcess(ServerProcess):
+    """A process of the service itself, told by its environment what the settings are."""
 
     def __init__(self, settings: Settings, *, show_log: bool) -> None:
         super().__init__(settings.data_dir)
         self._settings = settings
         self.log = None if show_log else self.log
+
+    def _environment(self) -> Mapping[str, str]:
+        return environment(self._settings)
+
+
+class ApiProcess(_LetheProcess):
+    """The API, started by the command that its container runs too."""
+
+    name = "api"
+    label = "API"
 
     @property
     def url(self) -> str:
@@ -60,9 +67,6 @@ class ApiProcess(ServerProcess):
         _require_port(self._settings)
         return [sys.executable, "-m", "app.cli", "api"]
 
-    def _environment(self) -> Mapping[str, str]:
-        return environment(self._settings)
-
     def _answers(self) -> bool:
         try:
             return httpx.get(f"{self.url}/readyz", timeout=5).is_success
@@ -70,16 +74,11 @@ class ApiProcess(ServerProcess):
             return False
 
 
-class WorkerProcess(ServerProcess):
+class WorkerProcess(_LetheProcess):
     """One Celery worker, started by the command that its container runs too."""
 
     name = "worker"
     label = "worker"
-
-    def __init__(self, settings: Settings, *, show_log: bool) -> None:
-        super().__init__(settings.data_dir)
-        self._settings = settings
-        self.log = None if show_log else self.log
 
     @property
     def url(self) -> str:
@@ -88,9 +87,6 @@ class WorkerProcess(ServerProcess):
 
     def _prepare(self) -> Sequence[str]:
         return [sys.executable, "-m", "app.cli", "worker"]
-
-    def _environment(self) -> Mapping[str, str]:
-        return environment(self._settings)
 
     def _answers(self) -> bool:
         return True  # jobs wait until it is ready

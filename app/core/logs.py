@@ -67,9 +67,8 @@ def _quiet_libraries() -> None:
     # The service writes its own access line; these would repeat it, with query strings.
     for name in ("uvicorn.access", "httpx", "httpx2", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(
-        logging.WARNING
-    )  # else it names its plugins at each start
+    # It would name its plugins at each start.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True
