@@ -34,8 +34,11 @@ def problem_of(error: Exception) -> Problem:
             " again, with fewer requests at once.",
             seconds=5,
         )
+    # Lost in the middle of a commit, it may have kept what it could not confirm.
     return _unavailable(
-        "The database cannot be reached now. Nothing was changed; try again.", seconds=5
+        "The database cannot be reached now. Try again; a POST with the same Idempotency-Key does"
+        " nothing twice.",
+        seconds=5,
     )
 
 

@@ -91,6 +91,6 @@ class UnsupportedMediaType(Problem):
 
 
 class Unavailable(Problem):
-    """Database, broker or storage cannot be reached now; nothing was changed."""
+    """Database, broker or storage cannot be reached now."""
 
     status, slug, title = 503, "unavailable", "The service cannot do this at the moment"
