@@ -1,5 +1,6 @@
 """Runs of the engine: each in a process of its own, found again by a digest of what it depends on."""
 
+import ast
 import hashlib
 import inspect
 import json
@@ -19,6 +20,7 @@ from engine import Progress, RunResult, RunSpec
 from engine.data import convert
 from engine.data.formats import formats
 from engine.families import families
+from engine.families.sentences import CACHE_VARIABLE, PAIRS_VARIABLE
 from engine.methods import methods
 from engine.tasks import tasks
 
@@ -59,7 +61,9 @@ def code_digest(action: str, family: str, task: str, method: str | None) -> str:
     sources = Path(engine.__file__ or "").parent
     found = hashlib.sha256(" ".join(version(library) for library in _LIBRARIES).encode())
     for source in relevant_sources(action, family, task, method):
-        found.update(f"\n{source.relative_to(sources)}\n".encode() + source.read_bytes())
+        # A method of another distribution lies elsewhere.
+        name = source.relative_to(sources) if source.is_relative_to(sources) else source.name
+        found.update(f"\n{name}\n".encode() + source.read_bytes())
     return found.hexdigest()
 
 
@@ -83,27 +87,43 @@ def _referenced(manifest: Path) -> set[str]:
 def relevant_sources(action: str, family: str, task: str, method: str | None) -> list[Path]:
     """Return the engine's files that can change the result of a run.
 
-    Other families, tasks and methods than the run's cannot, nor can formats of data sets, since a
-    run reads a manifest. A training runs no method and no metric of forgetting.
+    Other families, tasks and methods than the run's cannot, nor what only these import, nor can formats
+    of data sets, since a run reads a manifest. A training runs no method and no metric of forgetting.
     """
     sources = Path(engine.__file__ or "").parent
-    others = set(_others(family, task, method)) | {Path(inspect.getfile(convert))}
-    skipped = {"train": ("methods", "metrics"), "evaluate": ("methods",), "unlearn": ()}
+    others = set(_others(family, task)) | {Path(inspect.getfile(convert))}
+    skipped = {"train": ("methods", "metrics"), "evaluate": ("methods",), "unlearn": ("methods",)}
     folders = [sources / name for name in skipped[action]]
-    return [
+    found = {
         file
-        for file in sorted(sources.rglob("*.py"))
+        for file in sources.rglob("*.py")
         if file not in others
         and file.name not in _NO_RUN_USES
         and not any(file.is_relative_to(folder) for folder in folders)
-    ]
+    }
+    if action == "unlearn" and method is not None:
+        found |= _with_imports(Path(inspect.getfile(methods.get(method).run)))
+    return sorted(found)
 
 
-def _others(family: str, task: str, method: str | None) -> Iterator[Path]:
-    """Yield the files of components that the run does not use."""
+def _with_imports(source: Path) -> set[Path]:
+    """Return a file and those beside it that it imports, and that these import, and so on."""
+    found, waiting = {source}, [source]
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
+        modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names = {(module or "").rpartition(".")[2] for module in modules}
+        beside = {source.with_name(f"{name}.py") for name in names}
+        new = {file for file in beside if file.is_file()} - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _others(family: str, task: str) -> Iterator[Path]:
+    """Yield the files of families, tasks and formats that the run does not use."""
     found: list[Any] = [families.get(name) for name in families if name != family]
     found += [tasks.get(name) for name in tasks if name != task]
-    found += [methods.get(name).run for name in methods if name != method]
     found += [type(formats.get(name)) for name in formats]
     for component in found:
         yield Path(inspect.getfile(component))
@@ -159,7 +179,10 @@ def execute(
 
 def _environment(spec: RunSpec, cache: Path | None) -> dict[str, str]:
     kept = {**os.environ, "OMP_NUM_THREADS": str(spec.threads)}
-    return kept if cache is None else {**kept, "LETHE_CACHE_DIR": str(cache)}
+    if cache is None:
+        return kept
+    # Published data sets: nobody will ask for a pair of these to be deleted from the cache.
+    return {**kept, CACHE_VARIABLE: str(cache), PAIRS_VARIABLE: "1"}
 
 
 def _follow(process: subprocess.Popen[str], on_progress: OnProgress | None) -> dict[str, Any]:

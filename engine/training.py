@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,7 @@ class Schedule:
         validate_every: epochs between two validations; the last epoch is always validated.
         patience: epochs without a better validation after which to stop, or None.
         dropout: whether the model is in training mode.
+        keep: the weights of the best validation, or those after the last epoch.
     """
 
     epochs: int
@@ -70,6 +71,7 @@ class Schedule:
     validate_every: int = 1
     patience: int | None = None
     dropout: bool = False
+    keep: Literal["best", "last"] = "best"
 
     def rate(self, done: float) -> float:
         """Return the learning rate when the share ``done`` in (0, 1] of all steps was taken."""
@@ -130,7 +132,8 @@ def fit(
 ) -> FitReport:
     """Minimise ``objective`` over the parameters of ``model`` that require gradients.
 
-    The weights of the best validation are in the model afterwards. With a state folder the loop
+    The weights of the best validation are in the model afterwards, or the last ones where the
+    schedule keeps those. With a state folder the loop
     goes on after the last saved epoch of the same phase, with the same bits as if it had never
     been interrupted.
 
@@ -246,16 +249,21 @@ class _Loop(Generic[BatchT]):
         broken = self._broken()
         if broken is not None and self.state.best_epoch < 0:
             raise NonFiniteLoss(broken)
-        with torch.no_grad():
-            score = self.objective.validate()
-        if score is not None:
-            score = from_main(score)
+        score = self._score()
         if score is None or score > self.state.best_score or self.state.best_epoch < 0:
             if broken is not None:
                 raise NonFiniteLoss(broken)
             self.state.best_score = 0.0 if score is None else score
             self.state.best_epoch = self.state.epoch - 1
             self.best.keep(self.model)
+
+    def _score(self) -> float | None:
+        """Return the validation score; None where the last epoch is kept, whatever its score."""
+        if self.schedule.keep == "last":
+            return None
+        with torch.no_grad():
+            score = self.objective.validate()
+        return None if score is None else from_main(score)
 
     def _broken(self) -> str | None:
         """Return what to say of a trained weight that is not finite: the last step leaves no loss.
@@ -353,4 +361,5 @@ def recipe_schedule(recipe: "TrainingRecipe") -> Schedule:
         decay=True,
         patience=recipe.patience,
         dropout=True,
+        keep=recipe.keep,
     )

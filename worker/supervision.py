@@ -114,6 +114,7 @@ def _started(
         **dict.fromkeys(names, str(threads)),
         "TOKENIZERS_PARALLELISM": "false",
         "LETHE_CACHE_DIR": str(cache),
+        "LETHE_CACHE_PAIRS": "",  # what is deleted must be nowhere, whatever this process was given
     }
     with (workdir / protocol.LOG).open("wb") as errors:
         trainer = subprocess.Popen(

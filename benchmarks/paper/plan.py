@@ -27,6 +27,8 @@ ORDER = ("retrain", "finetune", "neggrad", "dtd", "lcodec", "erm_ktp", "ul", STU
 """Methods in the order of the paper's tables; others follow by name."""
 STEPS = 5
 """Sizes of D_f whose time is measured, evenly up to the first amount (paper, figure 2)."""
+TARGET = "target"
+"""Begins the row of a D_f that is asked for."""
 TARGETS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0)
 """Values of D_f that are asked for, from the paper's aim to none."""
 FULL = "full model"
@@ -229,7 +231,7 @@ class _Column:
                 yield self._cell("sizes", Amount(str(pairs), pairs=pairs), variant, 0)
 
     def _tradeoff(self) -> Iterator[Cell]:
-        rows = [Variant(f"target {t:g}", STUDIED, params={"target": t}) for t in TARGETS]
+        rows = [Variant(f"{TARGET} {t:g}", STUDIED, params={"target": t}) for t in TARGETS]
         rows.append(Variant("calibrated", STUDIED, objective="calibrated"))
         for variant in rows:
             yield self._cell("tradeoff", self.first, variant, 0)

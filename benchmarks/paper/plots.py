@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import BenchmarkError
 from benchmarks.paper.grid import name_of
+from benchmarks.paper.plan import TARGET, YARDSTICK
 from benchmarks.paper.results import Column, Json, Mean, Results
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
         for column in results.columns:
             for amount in results.amounts if results.select("main", column) else ():
                 files += _utility_against_forgetting(results, column, amount, folder)
+            if results.select("tradeoff", column):
+                files += _trade(results, column, folder)
             if results.select("sizes", column):
                 files += _time_against_size(results, column, folder)
             files += _histograms(results, column, folder)
@@ -111,6 +114,55 @@ def _values(results: Results, cells: Sequence[Json], name: str, subset: str) -> 
 
 def _legend(figure: "Figure", axes: "Axes") -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+
+
+def _trade(results: Results, column: Column, folder: Path) -> list[Path]:
+    """The two aims against each other: a curve over what is asked for, of the first seed.
+
+    Left the AUC against the unseen, right D_test, both over D_f. `calibrated`, the yardstick and the
+    original are points beside the curve.
+    """
+    files: list[Path] = []
+    cells = results.select("tradeoff", column)
+    amount = results.amounts[0]
+    others = [c for c in results.select("main", column, YARDSTICK, amount) if c["seed"] == 0]
+    kinds = {
+        "decouple": [c for c in cells if c["row"].startswith(TARGET)],
+        "calibrated": [c for c in cells if not c["row"].startswith(TARGET)],
+        name_of(YARDSTICK): others,
+    }
+    shown = {name: list(_aims(results, found, "after")) for name, found in kinds.items()}
+    shown["original"] = list(_aims(results, cells[:1], "before"))
+    if not shown["decouple"]:
+        return files
+    with _figure(8.6, folder, _stem("aims", column), files) as figure:
+        panels = figure.subplots(1, 2)
+        for place, axes in enumerate(panels):
+            for number, (name, points) in enumerate(shown.items()):
+                along = sorted((d_f, *rest) for d_f, *rest in points)
+                line = "-" if name == "decouple" else ""
+                xs, ys = [p[0] for p in along], [p[1 + place] for p in along]
+                axes.plot(xs, ys, line, marker=_MARKERS[number], label=name)
+        panels[0].axhline(0.5, color="gray", linewidth=0.8)
+        panels[0].set(xlabel="D_f", ylabel="AUC against the unseen (0.5: as if never there)")
+        panels[1].set(xlabel="D_f", ylabel="D_test (points)")
+        figure.suptitle(f"{results.title(column)}, {amount} deleted: the two aims")
+        _legend(figure, panels[0])
+    return files
+
+
+def _aims(
+    results: Results, cells: Sequence[Json], moment: str
+) -> Iterator[tuple[float, float, float]]:
+    """Yield D_f, AUC against the unseen and D_test of each cell that has all three."""
+    for cell in cells:
+        values = (
+            results.value(cell, "d_f", moment),
+            results.value(cell, "unseen_auc", moment),
+            results.value(cell, "d_test", moment, "test"),
+        )
+        if None not in values:
+            yield values  # type: ignore[misc]  # none of them is None
 
 
 def _time_against_size(results: Results, column: Column, folder: Path) -> list[Path]:

@@ -9,6 +9,11 @@ from benchmarks.paper.results import Column, Json, Results
 DIRECTIONS = {"ir": "IR", "tr": "TR"}
 DEPTHS = (1, 5, 10)
 PROBES = {"probe_item": "image or graph", "probe_text": "text"}
+ATTACKS = {
+    "ulira_auc": ("AUC", 3),
+    "ulira_tpr_at_1pct_fpr": ("TPR at 1% FPR", 1),
+    "ulira_tpr_at_0.1pct_fpr": ("TPR at 0.1% FPR", 1),
+}
 MEGA = 1e6
 Columns = Sequence[Column]
 INTERVALS = "Means over seeds with 95% t-intervals."
@@ -21,6 +26,7 @@ def tables(results: Results) -> Iterator[Table]:
             yield _utility_and_forgetting(results, columns, amount)
             yield _membership(results, columns, amount)
             yield _probes(results, columns, amount)
+            yield from _by_label(results, columns, amount)
             yield _unseen(results, columns, amount)
             yield from _attack(results, columns, amount)
             yield _cost(results, columns, amount)
@@ -119,6 +125,38 @@ def _probes(results: Results, columns: Columns, amount: str) -> Table:
     return Table(title, ["Accuracy", *headings[1:]], rows, note)
 
 
+def _by_label(results: Results, columns: Columns, amount: str) -> Iterator[Table]:
+    """D_f of each label's deleted pairs against the retained pairs of that label."""
+    for column in columns:
+        cells = results.select("main", column, amount=amount)
+        labels = sorted({label for cell in cells for label in _labels(results, cell, "after")})
+        quantities = [
+            Quantity(f"label {label}", column, _label_reader(results, label)) for label in labels
+        ]
+        if quantities:
+            grid = Grid(results, "main", amount, quantities)
+            note = (
+                "D_f of the deleted pairs of each label against the retained pairs of that label: a "
+                f"mean over labels can hide that one was not forgotten. {INTERVALS}"
+            )
+            title = f"D_f by label, {results.title(column)}, {amount} deleted"
+            yield Table(title, grid.headings, [grid.original(), *grid.rows()], note)
+
+
+def _labels(results: Results, cell: Json, moment: str) -> dict[str, Json]:
+    metric = results.metric(cell, "d_f", moment)
+    found: dict[str, Json] = {} if metric is None else metric["details"].get("per_label", {})
+    return found
+
+
+def _label_reader(results: Results, label: str) -> Read:
+    def read(cell: Json, moment: str) -> float | None:
+        found = _labels(results, cell, moment).get(label, {}).get("value")
+        return None if found is None else float(found)
+
+    return read
+
+
 def _unseen(results: Results, columns: Columns, amount: str) -> Table:
     read = _metric(results, "unseen_auc")
     quantities = [Quantity(results.title(c), c, read, 3) for c in columns]
@@ -134,14 +172,20 @@ def _unseen(results: Results, columns: Columns, amount: str) -> Table:
 
 def _attack(results: Results, columns: Columns, amount: str) -> Iterator[Table]:
     """The attack on each pair, where reference models were trained for it."""
-    read = _metric(results, "ulira_auc")
-    quantities = [Quantity(results.title(c), c, read, 3) for c in columns]
-    cells = [cell for column in columns for cell in results.select("main", column)]
-    if any(read(cell, "after") is not None for cell in cells):
+    quantities = [
+        Quantity(f"{results.title(column)}, {group}: {words}", column, read, decimals)
+        for column in columns
+        for group, subset in (("deleted", "forget"), ("retained", "retained"))
+        for name, (words, decimals) in ATTACKS.items()
+        for read in [_metric(results, name, subset=subset)]
+        if any(read(cell, "after") is not None for cell in results.select("main", column))
+    ]
+    if quantities:
         grid = Grid(results, "main", amount, quantities)
         note = (
-            "AUC of U-LiRA, which has reference models of the same procedure for each pair: deleted "
-            f"against never seen. 0.5: what was deleted cannot be told. {INTERVALS}"
+            "U-LiRA, which has reference models of the same procedure for each pair: deleted, and "
+            "retained, pairs against pairs never seen. An AUC of 0.5, and a TPR as low as the FPR: "
+            f"what was deleted cannot be told. TPR in points of 100. {INTERVALS}"
         )
         title = f"Attack on each pair, {amount} deleted"
         yield Table(title, grid.headings, [grid.original(), *grid.rows()], note)

@@ -52,6 +52,7 @@ class PlainLoop:
         self.teacher, self.student = world.run.teacher, student
         self.weights = weights_of(world.run)
         self.items_of, self.texts_of = self._unrelated()
+        self.shares = self._shares()
         self.trained = [p for p in student.parameters() if p.requires_grad]
         # The engine's optimiser: what is compared is the way to the gradient.
         rate = self.weights.learning_rate
@@ -66,6 +67,21 @@ class PlainLoop:
         drawn = unrelated_pairs(Truths(run.inputs), run.forget, everything, params.draws, generator)
         shape = (params.draws, len(run.forget))
         return drawn[0].view(shape), drawn[1].view(shape)
+
+    def _shares(self) -> Tensor:
+        """Return how much each draw counts ``(K, F)``: with labels, each predicted class the same."""
+        draws, deleted = self.items_of.shape
+        if not (self.run.task.labelled and self.run.parameters_as(MultiDeleteParams).balanced):
+            return torch.full((draws, deleted), 1 / draws)
+        classes = []
+        with torch.no_grad():
+            for p, q in zip(self.items_of, self.texts_of, strict=True):
+                fused = self.teacher.fuse(*self.inputs.encode_across(self.teacher, p, q))
+                classes.append(fused.logits.argmax(dim=1).cpu())
+        found = torch.stack(classes)
+        alike = (found[:, None] == found[None]).sum(dim=1)  # draws of the same class, (K, F)
+        present = torch.tensor([len(column.unique()) for column in found.T])
+        return 1 / (alike * present)
 
     def step(self, batch: Batch) -> None:
         """Take one step on the pairs of ``batch``."""
@@ -91,19 +107,20 @@ class PlainLoop:
         item, text = self.inputs.encode(self.student, batch.forget)
         readout = self.student.fuse(item, text).readout
         places = self.items_of[:, batch.places], self.texts_of[:, batch.places]
-        losses = []
-        for p, q in zip(*places, strict=True):
+        total = readout.new_zeros(())
+        shares = self.shares[:, batch.places].to(readout.device)
+        for p, q, share in zip(*places, shares, strict=True):
             with torch.no_grad():
                 others = self.inputs.encode_across(self.teacher, p, q)
                 wanted = self.teacher.fuse(*others).readout
-            loss = functional.mse_loss(readout, wanted)
+            losses = (readout - wanted).square().mean(dim=1)
             if self.weights.similarity:
                 cosine = _cosines(self.student, item, text).diagonal()
                 with torch.no_grad():
                     other = _cosines(self.teacher, *others).diagonal()
-                loss = loss + self.weights.similarity * functional.mse_loss(cosine, other)
-            losses.append(loss)
-        return torch.stack(losses).mean(), self._drift(item, text, batch.forget)
+                losses = losses + self.weights.similarity * (cosine - other).square()
+            total = total + (share * losses).mean()
+        return total, self._drift(item, text, batch.forget)
 
     def _drift(self, item: Encoding, text: Encoding, rows: Tensor) -> Tensor:
         with torch.no_grad():

@@ -166,7 +166,7 @@ class GcnBert(PairModel):
             return self.tokenizer.encode(texts, limit)
         if self.bert is not None:
             return self._frozen().tokenizer.encode(texts, limit)
-        return VectorTable(self._frozen().embed(texts, limit, self.device))
+        return VectorTable(self._frozen().embed_pairs(texts, limit, self.device))
 
     def take(self, prepared: Any, rows: Tensor) -> Any:
         """Return `GraphBatch` with node inputs, vectors ``(B, F)``, or a `TokenBatch`."""

@@ -2,8 +2,8 @@
 
 A frozen encoder reads thousands of node texts in every run on the same graph, minutes of work on
 a CPU. With the environment variable `CACHE_VARIABLE` set, their vectors are kept in that folder,
-addressed by encoder and texts. Texts of pairs are never kept: a deletion would have to reach
-them.
+addressed by encoder and texts. Texts of pairs are not kept, since a deletion would have to reach
+them; benchmarks on published data set `PAIRS_VARIABLE`, and have them kept as well.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from engine.tokenizers import TextTokenizer, TokenBatch
 
 BATCH = 64
 CACHE_VARIABLE = "LETHE_CACHE_DIR"
+PAIRS_VARIABLE = "LETHE_CACHE_PAIRS"
 
 
 def bert_tokens(bert: BertModel, batch: TokenBatch) -> Tensor:
@@ -59,6 +60,11 @@ class FrozenEncoder:
             batch = table.take(rows, device)
             vectors[rows] = mean_of(bert_tokens(self.bert, batch), batch.mask).cpu()
         return vectors
+
+    def embed_pairs(self, texts: Sequence[str], max_tokens: int, device: torch.device) -> Tensor:
+        """As `embed`, for texts of pairs; see the module for when their vectors are kept."""
+        kept = bool(os.environ.get(PAIRS_VARIABLE))
+        return (self.embed_shared if kept else self.embed)(texts, max_tokens, device)
 
     def embed_shared(self, texts: Sequence[str], max_tokens: int, device: torch.device) -> Tensor:
         """As `embed`, for texts that belong to no pair: the vectors are kept for later runs."""

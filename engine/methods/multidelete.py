@@ -9,7 +9,7 @@ many unrelated pairs of each deleted one, since few draws are mostly noise: see
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,8 +25,16 @@ from engine.methods.losses import (
     unimodal_retention_loss,
 )
 from engine.methods.multidelete_params import MultiDeleteParams, task_defaults
+from engine.methods.neighbours import drawn, nearest
 from engine.methods.selection import ForgettingSelection
-from engine.methods.targets import Rows, anchored_pairs, targets, unrelated_pairs
+from engine.methods.targets import (
+    Rows,
+    anchored_pairs,
+    balanced_weights,
+    equal_weights,
+    targets,
+    unrelated_pairs,
+)
 from engine.methods.teacher import Teacher
 from engine.shares import fused
 from engine.training import Schedule
@@ -79,14 +87,32 @@ class MultiDelete:
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
         rows = self._rows(generator)
-        self.readouts = targets(rows, params.draws, self.teacher.combined)
+        weights = self._target_weights(rows)
+        self.readouts = targets(rows, weights, self.teacher.combined)
         if run.task.contrastive:
-            self.cosines = targets(rows, params.draws, self.teacher.cosines)
+            self.cosines = targets(rows, weights, self.teacher.cosines)
+        self.held, judging = self._held_out(generator)
         self.selection = ForgettingSelection(
-            run, params.utility_drop, self.weights.target, generator
+            replace(run, validation=judging), params.utility_drop, self.weights.target, generator
         )
         self.retain = self._retained(generator)
         self.teacher.readouts(self.retain)  # at once: full batches cost less than what steps lack
+        if self.weights.neighbours:
+            across = run.task.contrastive
+            self.near = nearest(self.teacher, run.forget, self.retain, across=across)
+
+    def _held_out(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cut the validation pairs by their items: those that are held in place, and those that judge.
+
+        What holds on D_r alone may drift elsewhere, and a deleted pair looks to the student more like
+        a pair that it never saw than like a retained one.
+        """
+        rows = self.run.validation
+        items = self.run.inputs.item_rows[rows, 0]
+        distinct = items.unique()
+        held = draw(distinct, len(distinct) // 2 if self.weights.held_out else 0, generator)
+        mine = torch.isin(items, held)
+        return rows[mine], rows[~mine]
 
     def _retained(self, generator: torch.Generator) -> Tensor:
         """Draw the pairs of D_r to keep known ``(P,)``: all, or as many as the run can use."""
@@ -112,6 +138,14 @@ class MultiDelete:
         drawn = unrelated_pairs if self.params.unrelated == "dataset" else anchored_pairs
         return drawn(self.truths, run.forget, pool, draws, generator)
 
+    def _target_weights(self, rows: Rows) -> Tensor:
+        """Return how much each of the K pairs of each deleted pair counts ``(K, F)``."""
+        draws = self.params.draws
+        if self.run.aim == "calibrated" or not (self.params.balanced and self.run.task.labelled):
+            return equal_weights(draws, len(self.run.forget))
+        distinct, where = torch.stack(rows).unique(dim=1, return_inverse=True)
+        return balanced_weights(self.teacher.predicted(*distinct)[where], draws)
+
     def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Batch]:
         """Cut D_f into batches, each with pairs of D_r that are sampled afresh in every epoch."""
         del epoch
@@ -122,10 +156,23 @@ class MultiDelete:
         retain = draw(self.retain, sum(sizes), generator).split(sizes)
         forgotten = draw(run.forgotten, min(sum(sizes), len(run.forgotten)), generator)
         kept = forgotten.tensor_split(len(parts))
-        return [
-            Batch(run.forget[part], part, rows, self._partners(rows, generator), earlier)
-            for part, rows, earlier in zip(parts, retain, kept, strict=True)
-        ]
+        made = []
+        for part, rows, earlier in zip(parts, retain, kept, strict=True):
+            together = self._with_neighbours(part, rows, generator)
+            count = min(round(self.weights.held_out * len(rows)), len(self.held))
+            together = torch.cat([together, draw(self.held, count, generator)])
+            partners = self._partners(together, generator)
+            made.append(Batch(run.forget[part], part, together, partners, earlier))
+        return made
+
+    def _with_neighbours(
+        self, places: Tensor, retain: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Add to the retained pairs ``(R,)`` of a step some that are near its deleted pairs."""
+        if not self.weights.neighbours:
+            return retain
+        near = drawn(self.near[places], self.weights.neighbours, generator)
+        return torch.cat([retain, near[~torch.isin(near, retain)]])
 
     def _partners(self, retain: Tensor, generator: torch.Generator) -> Tensor:
         """Draw another text of the batch for each item; one that got a true text keeps its own."""

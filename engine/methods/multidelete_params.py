@@ -34,12 +34,31 @@ class MultiDeleteParams(MethodParams):
     retain_ratio: float | None = Field(
         default=None, gt=0, le=100, description="retained pairs in an epoch for each deleted pair"
     )
+    neighbours: int | None = Field(
+        default=None,
+        ge=0,
+        le=32,
+        description="retained pairs in a step beside the random ones, drawn for each deleted pair "
+        "from those nearest to it",
+    )
+    held_out: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="validation pairs in a step for each random retained pair that are kept in place "
+        "like these; half of them are set aside for it and do not choose the epoch. 0: none",
+    )
     least_retained: int = Field(
         default=32, ge=2, le=4096, description="retained pairs in a step even when D_f is small"
     )
     unrelated: Literal["dataset", "anchored"] = Field(
         default="dataset",
         description="any item with any text, or the deleted item with another text",
+    )
+    balanced: bool = Field(
+        default=True,
+        description="with labels: whether each class that the original predicts of a deleted pair's "
+        "unrelated pairs counts the same, or each pair",
     )
     draws: int = Field(
         default=128, ge=1, le=1024, description="unrelated pairs of each deleted pair"
@@ -72,6 +91,8 @@ class TaskDefaults:
     mismatched: float
     learning_rate: float
     retain_ratio: float
+    neighbours: int
+    held_out: float
     epochs: int
     least_steps: int
     target: float
@@ -91,6 +112,8 @@ CLASSIFICATION = TaskDefaults(
     mismatched=0.0,
     learning_rate=5e-4,
     retain_ratio=4.0,
+    neighbours=0,
+    held_out=0.0,
     epochs=120,
     least_steps=480,
     target=10.0,
@@ -109,6 +132,8 @@ RANKING = TaskDefaults(
     mismatched=1.0,
     learning_rate=3e-4,
     retain_ratio=1.0,
+    neighbours=0,
+    held_out=0.0,
     epochs=12,
     least_steps=240,
     target=20.0,

@@ -38,24 +38,61 @@ class Targets:
         return self.mean[places], self.spread[places].mean()
 
 
-def targets(rows: Rows, draws: int, outputs: Callable[[Tensor, Tensor], Tensor]) -> Targets:
+def targets(
+    rows: Rows,
+    weights: Tensor,
+    outputs: Callable[[Tensor, Tensor], Tensor],
+) -> Targets:
     """Return the targets of F deleted pairs; the same combination is computed once.
 
     Args:
         rows: items and texts, draw by draw.
-        draws: K.
+        weights: of each draw ``(K, F)``, which add up to 1 for each deleted pair.
         outputs: the teacher's values ``(B, ...)`` of items and texts ``(B,)``.
     """
     distinct, where = torch.stack(rows).unique(dim=1, return_inverse=True)
     values = outputs(distinct[0], distinct[1])
-    places = where.view(draws, -1)
+    places = where.view(weights.shape)
+    shares = weights.to(values.device, values.dtype)
     mean = torch.zeros_like(values[places[0]])
-    for place in places:  # one by one: K times F readouts at once may be more than fits
-        mean += values[place] / draws
+    # One by one: K times F readouts at once may be more than fits.
+    for place, share in zip(places, shares, strict=True):
+        mean += values[place] * _like(share, values)
     spread = mean.new_zeros(len(mean))
-    for place in places:
-        spread += (values[place] - mean).square().view(len(mean), -1).mean(dim=1) / draws
+    for place, share in zip(places, shares, strict=True):
+        spread += share * (values[place] - mean).square().view(len(mean), -1).mean(dim=1)
     return Targets(mean, spread)
+
+
+def _like(share: Tensor, values: Tensor) -> Tensor:
+    """Give ``share`` ``(F,)`` as many dimensions as ``values`` ``(F, ...)``."""
+    return share.view(-1, *[1] * (values.ndim - 1))
+
+
+def equal_weights(draws: int, deleted: int) -> Tensor:
+    """Return the weights ``(K, F)`` of draws that all count the same."""
+    return torch.full((draws, deleted), 1 / draws)
+
+
+def balanced_weights(classes: Tensor, draws: int) -> Tensor:
+    """Return weights ``(K, F)`` by which each class counts the same for each deleted pair.
+
+    A pair whose parts do not belong together has no label, and what it is for a model should favour
+    none; but where 73 of 100 training pairs have one label, so have the predictions on unrelated
+    pairs.
+
+    Args:
+        classes: what the teacher predicts of the K pairs of F deleted ones ``(K * F,)``, draw by draw.
+        draws: K.
+    """
+    found = classes.view(draws, -1)
+    weights, present = torch.zeros(found.shape), torch.zeros(found.shape[1])
+    for label in found.unique():
+        mine = found == label
+        count = mine.sum(dim=0)
+        weights += mine / count.clamp(min=1)
+        present += count > 0
+    return weights / present
 
 
 def unrelated_pairs(

@@ -53,6 +53,15 @@ class Teacher:
         return torch.cat(parts)
 
     @torch.no_grad()
+    def predicted(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
+        """Return the likeliest class ``(B,)`` of the same combinations, on the CPU."""
+        parts = [
+            fused(self.model, *self.inputs.encode_across(self.model, p, q)).logits.argmax(dim=1)
+            for p, q in self._chunks(items_of, texts_of)
+        ]
+        return torch.cat(parts).cpu()
+
+    @torch.no_grad()
     def cosines(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
         """Return cos(I_p, T_q) ``(B,)`` of the same combinations, for families that rank by it."""
         parts = []
@@ -70,8 +79,22 @@ class Teacher:
     @torch.no_grad()
     def unimodal(self, rows: Tensor) -> Tensor:
         """Return [f_V(I); f_L(T)] ``(B, d)`` of pairs ``rows`` ``(B,)``."""
-        item, text = self.inputs.encode(self.model, rows)
-        return torch.cat([item.pooled, text.pooled], dim=1)
+        return torch.cat(self.encoded(rows), dim=1)
+
+    @torch.no_grad()
+    def encoded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f_V(I) ``(B, d)`` and f_L(T) ``(B, d')`` of pairs ``rows`` ``(B,)``."""
+        parts = [self.inputs.encode(self.model, part) for part, _ in self._chunks(rows, rows)]
+        items, texts = zip(*((item.pooled, text.pooled) for item, text in parts), strict=True)
+        return torch.cat(items), torch.cat(texts)
+
+    @torch.no_grad()
+    def projected(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return unit vectors ``(B, p)`` of items and of texts, for families that rank by them."""
+        chunks = self._chunks(rows, rows)
+        parts = [self.model.project(*self.inputs.encode(self.model, part)) for part, _ in chunks]
+        items, texts = zip(*parts, strict=True)
+        return torch.cat(items), torch.cat(texts)
 
     def _chunks(self, items_of: Tensor, texts_of: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for p, q in zip(items_of.split(CHUNK), texts_of.split(CHUNK), strict=True):

@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from engine.errors import DataError, InvalidSpec, NonFiniteLoss
@@ -40,6 +40,17 @@ class TrainingRecipe(BaseModel):
     patience: int | None = Field(
         default=None, ge=1, le=10_000, description="epochs without a better validation score"
     )
+    keep: Literal["best", "last"] = Field(
+        default="best",
+        description="the epoch whose weights are kept: the best on validation pairs, or the last. The "
+        "best of many is partly luck on those pairs, which any later change of the model loses",
+    )
+
+    @model_validator(mode="after")
+    def _patience_has_scores(self) -> Self:
+        if self.keep == "last" and self.patience is not None:
+            raise ValueError("patience compares validation scores; leave it out where keep is last")
+        return self
 
 
 class Task(ABC):

@@ -180,5 +180,14 @@ def test_an_unlearning_depends_on_its_own_method_and_on_every_metric() -> None:
     found = relevant_sources("unlearn", "albef", "retrieval", "multidelete")
     assert root / "methods" / "multidelete.py" in found
     assert root / "methods" / "losses.py" in found
-    assert root / "methods" / "finetune.py" not in found
+    assert root / "methods" / "base.py" in found
+    assert not [file for file in found if file.name in ("finetune.py", "ascent.py", "lcodec.py")]
     assert root / "metrics" / "unseen.py" in found
+
+
+def test_a_change_of_one_method_leaves_the_runs_of_others() -> None:
+    root = Path(engine.__file__).parent
+    found = relevant_sources("unlearn", "albef", "retrieval", "neggrad")
+    assert {file.name for file in found if file.parent == root / "methods"} == {
+        *("neggrad.py", "ascent.py", "selection.py", "base.py")
+    }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.methods import targets as module
-from engine.methods.targets import targets, unrelated_pairs
+from engine.methods.targets import balanced_weights, equal_weights, targets, unrelated_pairs
 from engine.unlearning import Truths, Unlearning
 
 Unlearn = Callable[..., Unlearning]
@@ -23,7 +23,7 @@ def test_mean_and_spread_by_hand_and_each_combination_once() -> None:
         asked.extend(zip(items.tolist(), texts.tolist(), strict=True))
         return torch.tensor([VALUES[pair] for pair in asked])
 
-    found = targets(ROWS, 2, outputs)
+    found = targets(ROWS, equal_weights(2, 2), outputs)
     assert sorted(asked) == sorted(VALUES)
     # (0, 0) and (4, 2): mean (2, 1), squared distances 4 and 1 for both, so 2.5 a dimension.
     # (2, 2) and (0, 0): mean (1, 1), 1 a dimension.
@@ -38,16 +38,32 @@ def test_the_loss_is_the_mean_over_all_draws() -> None:
     values, student = (torch.randn(3 * 5, 7, generator=generator) for _ in range(2))
     student = student[:5]
     rows = torch.arange(15), torch.arange(15)
-    found = targets(rows, 3, lambda items, _: values[items])
+    found = targets(rows, equal_weights(3, 5), lambda items, _: values[items])
     mean, spread = found.at(torch.arange(5))
     expected = torch.stack([(student - draw).square().mean() for draw in values.split(5)]).mean()
     torch.testing.assert_close((student - mean).square().mean() + spread, expected)
 
 
 def test_values_of_one_dimension_have_a_spread_too() -> None:
-    found = targets(ROWS, 2, lambda items, _: items.double())
+    found = targets(ROWS, equal_weights(2, 2), lambda items, _: items.double())
     assert found.mean.tolist() == [1.0, 0.5]
     assert found.spread.tolist() == [1.0, 0.25]
+
+
+def test_weighted_mean_and_spread_by_hand() -> None:
+    weights = torch.tensor([[0.75, 1.0], [0.25, 0.0]])
+    found = targets(ROWS, weights, lambda items, _: items.double())
+    # 0 and 2: mean .5, .75 * .25 + .25 * 2.25 = .75 around it; then 1 alone.
+    assert found.mean.tolist() == [0.5, 1.0]
+    assert found.spread.tolist() == [0.75, 0.0]
+
+
+def test_predicted_classes_count_the_same_for_each_deleted_pair() -> None:
+    # Four draws of two deleted pairs: 0, 0, 0, 1 for the first, and class 0 alone for the second.
+    classes = torch.tensor([0, 0, 0, 0, 0, 0, 1, 0])
+    weights = balanced_weights(classes, 4)
+    torch.testing.assert_close(weights[:, 0], torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2]))
+    torch.testing.assert_close(weights[:, 1], torch.full((4,), 1 / 4))
 
 
 def test_deleted_pairs_draw_from_one_pool(unlearn: Unlearn) -> None:
