@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from rich.console import Console
 
@@ -68,7 +68,7 @@ def _bench(options: Options, given: argparse.Namespace) -> int:
             for name in options.sources()
         }
         cells = make_plan(options, data)
-        bench = Bench(out, jobs(cells), given.jobs, lock.fileno())
+        bench = Bench(out, jobs(cells), given.jobs, lock.fileno(), _known(given.reuse or ()))
         _announce(console, bench, sum(cell.job is None for cell in cells))
         try:
             bench.run(Display(console, len(bench.jobs), len(bench.outcomes)))
@@ -77,6 +77,16 @@ def _bench(options: Options, given: argparse.Namespace) -> int:
     _tell(write_report(results, out))
     failed = [job for job in bench.jobs if bench.outcome(job).status in ("failed", "missing")]
     return FAILED if failed else 0
+
+
+def _known(files: Sequence[Path]) -> dict[str, Any]:
+    """Return the runs of earlier benchmarks by id."""
+    found: dict[str, Any] = {}
+    for file in files:
+        if not file.is_file():
+            raise BenchmarkError(f"--reuse needs a results.json, and {file} is none")
+        found |= Results.read(file).content["runs"]
+    return found
 
 
 def _announce(console: Console, bench: Bench, refused: int) -> None:
@@ -149,6 +159,13 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     add("--threads", type=_positive, default=1, help="of each run [1]")
     add("--jobs", type=_positive, default=1, help="runs at a time; times are only fair with 1 [1]")
     add("--resume", action="store_true", help="go on with what is in the folder")
+    add(
+        "--reuse",
+        type=Path,
+        action="append",
+        metavar="RESULTS",
+        help="take what is in this results.json for the runs of the same id; can be repeated",
+    )
     add(
         "--report",
         type=Path,

@@ -11,10 +11,10 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -25,6 +25,7 @@ from benchmarks.paper.plan import PRETRAINED, Job
 from benchmarks.runs import CHECKPOINT, RESULT, STATE, RunFailed, execute
 from engine import Progress, RunResult, RunSpec
 
+Json = dict[str, Any]
 Status = Literal["done", "not applicable", "diverged", "failed", "missing"]
 RUNS, PROVENANCE, PROBLEM = "runs", "provenance.json", "problem.json"
 LASTING: dict[str, Status] = {"not_applicable": "not applicable", "non_finite_loss": "diverged"}
@@ -50,17 +51,23 @@ class Bench:
         jobs: each after those that it needs.
         workers: how many runs at a time.
         lock: descriptor of the folder's lock, see `locked`.
+        known: runs of earlier benchmarks by id, as ``results.json`` has them.
     """
 
     def __init__(
-        self, out: Path, jobs: Sequence[Job], workers: int = 1, lock: int | None = None
+        self,
+        out: Path,
+        jobs: Sequence[Job],
+        workers: int = 1,
+        lock: int | None = None,
+        known: Mapping[str, Json] | None = None,
     ) -> None:
         self.out = out.absolute()
         self.jobs = jobs
         self.workers = workers
         self._lock = lock
         self.needed = {needed.run_id for job in jobs for needed in job.needs}
-        self.outcomes = {job.run_id: found for job in jobs if (found := self._found(job))}
+        self.outcomes = self._done(known or {})
         self._stopping = threading.Event()
         self._processes: set[subprocess.Popen[str]] = set()
 
@@ -156,6 +163,25 @@ class Bench:
         """Return the folder of a run."""
         return self.out / RUNS / job.run_id
 
+    def _done(self, known: Mapping[str, Json]) -> dict[str, Outcome]:
+        """Return how runs ended that need not be done: those here, and those that are known.
+
+        Where a run is still to be done, those that it starts from must have left their checkpoints.
+        """
+        found: dict[str, Outcome] = {}
+        lacking: set[str] = set()
+        for job in reversed(self.jobs):  # each before those that it needs
+            outcome = self._found(job) or _known(known.get(job.run_id))
+            if outcome is not None and job.run_id not in lacking:
+                found[job.run_id] = outcome
+            else:
+                needs = [needed for needed in job.needs if not self._has_checkpoint(needed)]
+                lacking |= {needed.run_id for needed in needs}
+        return found
+
+    def _has_checkpoint(self, job: Job) -> bool:
+        return (self.folder(job) / CHECKPOINT).is_dir()
+
     def _found(self, job: Job) -> Outcome | None:
         folder = self.folder(job)
         provenance = _read(folder / PROVENANCE)
@@ -163,8 +189,7 @@ class Bench:
         if problem is not None:
             return Outcome(LASTING[problem["code"]], problem["message"], provenance=provenance)
         result = _read(folder / RESULT)
-        usable = job.run_id not in self.needed or (folder / CHECKPOINT).is_dir()
-        if result is None or not usable:
+        if result is None:
             return None
         return Outcome("done", None, RunResult.model_validate(result), provenance)
 
@@ -197,6 +222,19 @@ def _try(lock: TextIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _known(run: Json | None) -> Outcome | None:
+    """Return how a run of an earlier benchmark ended, from what `results.collect` wrote of it."""
+    if run is None or run["status"] not in ("done", *LASTING.values()):
+        return None
+    outcome = Outcome(run["status"], run["reason"], provenance=run["provenance"])
+    if run["status"] != "done":
+        return outcome
+    fields = ("metrics", "cost", "environment")
+    places = dict.fromkeys(("checkpoint", "checkpoint_sha256", "weights_sha256"))
+    result = RunResult.model_validate({**places, **{name: run[name] for name in fields}})
+    return replace(outcome, result=result)
 
 
 def _words(outcome: Outcome) -> str:

@@ -81,6 +81,25 @@ def test_a_killed_benchmark_goes_on_and_does_nothing_twice(
     assert main([*arguments, "--resume"], known=TINY) == 0
     assert "2 runs, 2 of them done before" in capsys.readouterr().err
 
+    _reuse(arguments, out, tmp_path, capsys)
+
+
+def _reuse(
+    arguments: list[str], out: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Elsewhere the committed results stand for the runs; a run that is new needs its original."""
+    other = folder / "other"
+    again = [str(other) if word == str(out) else word for word in arguments]
+    assert main([*again, "--reuse", str(out / "results.json")], known=TINY) == 0
+    assert "2 runs, 2 of them done before" in capsys.readouterr().err
+    assert (other / "tables.md").read_bytes() == (out / "tables.md").read_bytes()
+
+    more = [*again, "--reuse", str(out / "results.json"), "--resume", "--forget", "12"]
+    assert main(more, known=TINY) == 0
+    assert "3 runs, 1 of them done before" in capsys.readouterr().err
+    assert main([*again, "--reuse", "nowhere.json", "--resume"], known=TINY) == 2
+    assert "--reuse needs a results.json" in capsys.readouterr().err
+
 
 def _check_content(results: dict[str, object], out: Path) -> None:
     text = json.dumps(results)
