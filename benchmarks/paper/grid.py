@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.paper.plan import FULL
+from benchmarks.paper.plan import CALIBRATED, FULL
 from benchmarks.paper.results import Column, Json, Mean, Results
 
 TITLES = {
@@ -144,5 +144,5 @@ def written(values: Values, decimals: int = 1) -> str:
 
 def name_of(row: str) -> str:
     """Return a method's name as the paper prints it."""
-    base = row.removesuffix("-F")
-    return TITLES.get(base, base) + row[len(base) :]
+    base = row.removesuffix("-F").removesuffix(CALIBRATED)
+    return TITLES.get(base, base) + row[len(base) :].replace(CALIBRATED, ", calibrated")

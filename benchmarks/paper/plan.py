@@ -5,7 +5,7 @@ same run share it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from benchmarks.figures import BenchmarkError
@@ -15,6 +15,7 @@ from benchmarks.runs import digest
 from engine import RunSpec
 from engine.families import families
 from engine.methods import methods
+from engine.methods.multidelete_params import CLASSIFICATION, RANKING
 from engine.spec import Update
 from engine.tasks import tasks
 
@@ -38,8 +39,16 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "- UKR": {"gamma": 0.0},
     "- MKR": {"beta": 0.0},
     "anchored": {"unrelated": "anchored"},
+    "- balance": {"balanced": False},
+    "- held-out": {"held_out": 0.0},
+    "- mismatched": {"mismatched": 0.0},
+    "- neighbours": {"neighbours": 0},
 }
-"""Rows of the paper's table 4, and unrelated pairs that keep the deleted item."""
+"""Rows of the paper's table 4, unrelated pairs that keep the deleted item, and what is not the paper's."""
+ABLATED = 3
+"""Seeds of the ablations at most: there are many rows."""
+CALIBRATED = "-calibrated"
+"""Ends the row of a method that is asked for the other aim."""
 FINAL = "after the last"
 AT_ONCE = "at once"
 PRETRAINED = "pretrained"
@@ -145,6 +154,7 @@ def variants(rows: Sequence[str] = ()) -> list[Variant]:
         for name in ranked
         for update in get_args(Update)
     ]
+    found.append(Variant(STUDIED + CALIBRATED, STUDIED, objective="calibrated"))
     known = [variant.row for variant in found]
     unknown = [row for row in rows if row not in known]
     if unknown:
@@ -215,12 +225,25 @@ class _Column:
                     yield self._cell("main", amount, variant, seed)
 
     def _ablation(self) -> Iterator[Cell]:
-        rows = [Variant(row, STUDIED, params=params) for row, params in ABLATIONS.items()]
+        rows = [
+            Variant(row, STUDIED, params=params)
+            for row, params in ABLATIONS.items()
+            if row == FULL or not self._has(params)
+        ]
         if YARDSTICK in self.names:
             rows.insert(0, Variant(YARDSTICK, YARDSTICK))
         for variant in rows:
-            for seed in range(self.options.seeds):
+            for seed in range(min(self.options.seeds, ABLATED)):
                 yield self._cell("ablation", self.first, variant, seed)
+
+    def _has(self, params: Mapping[str, Any]) -> bool:
+        """Return whether these are what the studied method does here anyway."""
+        kind = tasks.get(self.preset.task) if self.preset.task in tasks else None
+        contrastive = kind is not None and kind.contrastive
+        defaults = RANKING if contrastive else CLASSIFICATION
+        given = {**asdict(defaults), **self.setting.params.get(STUDIED, {})}
+        idle = {"balanced": False} if contrastive else {}
+        return all({**given, **idle}.get(name, object()) == v for name, v in params.items())
 
     def _sizes(self) -> Iterator[Cell]:
         most = self.first.of(self.data.training)

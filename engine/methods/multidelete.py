@@ -9,14 +9,14 @@ many unrelated pairs of each deleted one, since few draws are mostly noise: see
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from engine.errors import InvalidSpec
 from engine.families.base import Encoding, PairModel
 from engine.methods.base import REPEATED, Method, applies_everywhere, methods
-from engine.methods.held_out import held_out_alike
 from engine.methods.losses import (
     decoupling_loss,
     multimodal_retention_loss,
@@ -45,6 +45,9 @@ VALIDATIONS = 10
 RETAINED = 8192
 """Most pairs of D_r that a run draws from, unless an epoch takes more: what the teacher must do grows
 with |D_f| and not with |D|."""
+
+FADING = 0.04
+"""Distance of the AUC against the unseen from 0.5 within which the push of ``calibrated`` fades."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class MultiDelete:
     """
 
     def __init__(self, run: Unlearning, student: PairModel, params: MultiDeleteParams) -> None:
+        if run.aim == "calibrated" and not len(run.validation):
+            raise InvalidSpec(
+                "the objective calibrated moves deleted pairs to where held-out pairs are, and the "
+                "data set has no validation pairs; give it some, or choose the objective decouple"
+            )
         self.run, self.student, self.params = run, student, params
         self.weights = task_defaults(run).given(params)
         self.truths = Truths(run.inputs)
@@ -93,7 +101,7 @@ class MultiDelete:
             self.cosines = targets(rows, weights, self.teacher.cosines)
         self.held, judging = self._held_out(generator)
         self.selection = ForgettingSelection(
-            replace(run, validation=judging), params.utility_drop, self.weights.target, generator
+            run, params.utility_drop, self.weights.target, generator, judging
         )
         self.retain = self._retained(generator)
         self.teacher.readouts(self.retain)  # at once: full batches cost less than what steps lack
@@ -130,9 +138,6 @@ class MultiDelete:
     def _rows(self, generator: torch.Generator) -> Rows:
         """Choose K pairs for each deleted pair to end at."""
         run, draws = self.run, self.params.draws
-        if run.aim == "calibrated":
-            alike = held_out_alike(run, draws)
-            return alike, alike
         # D: what the model may know. Pairs forgotten before are no part of it.
         pool = torch.cat([run.retain, run.forget])
         drawn = unrelated_pairs if self.params.unrelated == "dataset" else anchored_pairs
@@ -141,7 +146,7 @@ class MultiDelete:
     def _target_weights(self, rows: Rows) -> Tensor:
         """Return how much each of the K pairs of each deleted pair counts ``(K, F)``."""
         draws = self.params.draws
-        if self.run.aim == "calibrated" or not (self.params.balanced and self.run.task.labelled):
+        if not (self.params.balanced and self.run.task.labelled):
             return equal_weights(draws, len(self.run.forget))
         distinct, where = torch.stack(rows).unique(dim=1, return_inverse=True)
         return balanced_weights(self.teacher.predicted(*distinct)[where], draws)
@@ -150,6 +155,7 @@ class MultiDelete:
         """Cut D_f into batches, each with pairs of D_r that are sampled afresh in every epoch."""
         del epoch
         run, params = self.run, self.params
+        self.push = self._push()
         order = torch.randperm(len(run.forget), generator=generator)
         parts = order.split(params.batch_size)
         sizes = self._retained_in_steps(len(order))
@@ -164,6 +170,18 @@ class MultiDelete:
             partners = self._partners(together, generator)
             made.append(Batch(run.forget[part], part, together, partners, earlier))
         return made
+
+    def _push(self) -> float:
+        """Return how hard deleted pairs are pushed in the coming epoch, 0 to 1.
+
+        Under the aim ``calibrated`` they go the same way as under ``decouple``, and no farther than
+        pairs that were never seen: the push fades as the AUC between them comes down to 0.5. It depends
+        on the student alone, so that an interrupted run goes on as it would have.
+        """
+        if self.run.aim == "decouple":
+            return 1.0
+        beyond = self.selection.unseen_auc(self.student) - 0.5
+        return min(max(beyond / FADING, 0.0), 1.0)
 
     def _with_neighbours(
         self, places: Tensor, retain: Tensor, generator: torch.Generator
@@ -192,7 +210,7 @@ class MultiDelete:
             decoupling = decoupling + self._cosine_decoupling(batch, deleted, *unit)
             retention = retention + self._cosine_retention(rows, kept, *unit)
         terms = {
-            "decoupling": self.weights.alpha * decoupling,
+            "decoupling": self.push * self.weights.alpha * decoupling,
             "multimodal_retention": self.weights.beta * retention,
         }
         if self.run.update == "all":  # under `fusion` the encoders cannot move

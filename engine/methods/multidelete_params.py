@@ -106,21 +106,21 @@ class TaskDefaults:
 CLASSIFICATION = TaskDefaults(
     alpha=12.0,
     beta=20.0,
-    gamma=0.2,
+    gamma=2.0,
     similarity=0.0,
     kept_similarity=0.0,
-    mismatched=0.0,
-    learning_rate=5e-4,
+    mismatched=0.5,
+    learning_rate=1e-3,
     retain_ratio=4.0,
     neighbours=0,
-    held_out=0.0,
-    epochs=120,
-    least_steps=480,
+    held_out=1.0,
+    epochs=50,
+    least_steps=300,
     target=10.0,
 )
 # Where encoders stand still, steps cost little and the few weights that move must go far.
 CLASSIFICATION_BY_FUSION = replace(
-    CLASSIFICATION, alpha=8.0, learning_rate=5e-3, epochs=240, least_steps=1200
+    CLASSIFICATION, alpha=15.0, learning_rate=1e-2, epochs=120, least_steps=600
 )
 # What ranks in retrieval is a similarity: it is decoupled and retained as well.
 RANKING = TaskDefaults(

@@ -27,12 +27,19 @@ class ForgettingSelection:
         tolerance: points of 100 of validation utility that may be lost, beside what chance explains.
         target: D_f at which deleted pairs look unrelated enough; beyond it utility decides.
         generator: draws the pairs that are compared.
+        judging: validation pairs ``(J,)`` that utility is measured on; None: all.
     """
 
     def __init__(
-        self, run: Unlearning, tolerance: float, target: float, generator: torch.Generator
+        self,
+        run: Unlearning,
+        tolerance: float,
+        target: float,
+        generator: torch.Generator,
+        judging: Tensor | None = None,
     ) -> None:
         self.run = run
+        self.judging = run.validation if judging is None else judging
         self.tolerance = tolerance
         self.target = target
         self.deleted = draw(run.forget, min(SAMPLE, len(run.forget)), generator)
@@ -76,7 +83,7 @@ class ForgettingSelection:
     def _trials(self, model: "PairModel") -> tuple[Tensor, ...]:
         run = self.run
         with torch.no_grad():
-            return run.task.trials(model, run.inputs, run.validation)
+            return run.task.trials(model, run.inputs, self.judging)
 
     def _forgetting(self, model: "PairModel") -> float:
         """Return D_f = 100 (1 - AUC), retained pairs being the positives."""

@@ -8,9 +8,11 @@ import pytest
 import engine
 from benchmarks.figures import BenchmarkError
 from benchmarks.paper.data import Amount, BenchData
+from benchmarks.paper.grid import name_of
 from benchmarks.paper.plan import (
     ABLATIONS,
     AT_ONCE,
+    CALIBRATED,
     FINAL,
     Cell,
     Options,
@@ -34,10 +36,10 @@ def _plan(prepared: dict[str, BenchData], **changes: object) -> list[Cell]:
 
 def test_every_registered_method_has_a_row_with_each_update_in_the_papers_order() -> None:
     rows = [variant.row for variant in variants()]
-    assert len(rows) == 2 * len(list(methods))
+    assert len(rows) == 2 * len(list(methods)) + 1
     assert rows[:2] == ["retrain", "retrain-F"]
-    assert rows[-2:] == ["multidelete", "multidelete-F"]
-    assert {row for row in rows if not row.endswith("-F")} == set(methods)
+    assert rows[-3:] == ["multidelete", "multidelete-F", f"multidelete{CALIBRATED}"]
+    assert {row for row in rows[:-1] if not row.endswith("-F")} == set(methods)
 
 
 def test_an_unknown_method_is_refused_with_those_that_exist() -> None:
@@ -49,7 +51,7 @@ def test_a_cell_is_not_applicable_exactly_where_the_engine_refuses(
     prepared: dict[str, BenchData],
 ) -> None:
     for cell in _plan(prepared):
-        method = methods.get(cell.row.removesuffix("-F"))
+        method = methods.get(cell.row.removesuffix("-F").removesuffix(CALIBRATED))
         update = "fusion" if cell.row.endswith("-F") else "all"
         assert cell.reason == method.refusal("albef", "retrieval", update)
         assert (cell.job is None) == (cell.reason is not None)
@@ -116,7 +118,22 @@ def test_ablations_set_one_weight_to_zero_and_share_the_full_models_run(
     assert params["- MKR"] == {**base, "beta": 0.0}
     assert params["- UKR"] == {**base, "gamma": 0.0}
     assert params["anchored"] == {**base, "unrelated": "anchored"}
-    assert len(jobs(cells)) == 1 + len(ABLATIONS)  # the full model is the main part's
+    # What a ranking has not got cannot be left out of it.
+    left = [row for row in ABLATIONS if row not in ("- balance", "- neighbours", "- held-out")]
+    assert [cell.row for cell in cells if cell.part == "ablation"] == left
+    assert len(jobs(cells)) == 1 + len(left)  # the full model is the main part's
+
+
+def test_the_other_aim_has_a_row_of_its_own(prepared: dict[str, BenchData]) -> None:
+    (cell,) = _plan(prepared, rows=["multidelete-calibrated"])
+    assert cell.job is not None
+    assert (cell.job.spec.method, cell.job.spec.objective) == ("multidelete", "calibrated")
+    assert name_of(cell.row) == "MultiDelete, calibrated"
+
+
+def test_ablations_take_three_seeds_at_most(prepared: dict[str, BenchData]) -> None:
+    cells = _plan(prepared, rows=["multidelete"], parts=["ablation"], seeds=5)
+    assert {cell.seed for cell in cells} == {0, 1, 2}
 
 
 def test_time_is_measured_at_five_sizes_each_of_which_holds_the_one_before(
