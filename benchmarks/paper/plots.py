@@ -216,7 +216,7 @@ def _counts(results: Results, cell: Json, moment: str) -> Json | None:
     run = results.run(cell)
     for metric in run["metrics"] if run else ():
         if (metric["moment"], metric["subset"]) == (moment, "forget"):
-            found: Json | None = metric["details"].get("histograms")
+            found: Json | None = metric.get("details", {}).get("histograms")
             if found is not None:
                 return found
     return None

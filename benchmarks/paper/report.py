@@ -1,7 +1,9 @@
 """Write what was measured: ``results.json``, ``tables.md`` and ``plots/``."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.paper.plots import draw
 from benchmarks.paper.results import Json, Results
@@ -13,9 +15,27 @@ RESULTS, TABLES, PLOTS = "results.json", "tables.md", "plots"
 def write_results(content: Json, out: Path) -> Results:
     """Write ``results.json`` whole or not at all."""
     draft = out / f"{RESULTS}.tmp"
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(_lines(content), encoding="utf-8")
     draft.replace(out / RESULTS)
     return Results(content)
+
+
+def _lines(content: Json) -> str:
+    """Return JSON with a line for each cell and each run, so that a difference shows what changed."""
+    parts = {name: _compact(value) for name, value in content.items()}
+    parts["cells"] = _block("[]", [_compact(cell) for cell in content["cells"]])
+    runs = content["runs"].items()
+    parts["runs"] = _block("{}", [f"{_compact(name)}:{_compact(run)}" for name, run in runs])
+    return _block("{}", [f"{_compact(name)}:{text}" for name, text in parts.items()]) + "\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _block(ends: str, lines: Sequence[str]) -> str:
+    inside = ",\n".join(lines)
+    return f"{ends[0]}\n{inside}\n{ends[1]}"
 
 
 def write_report(results: Results, out: Path) -> list[Path]:

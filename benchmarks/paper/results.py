@@ -15,6 +15,7 @@ from benchmarks.figures import commit, machine
 from benchmarks.paper.data import BenchData
 from benchmarks.paper.plan import Cell, Job, Options
 from benchmarks.paper.run import Bench, Outcome
+from engine.spec import Metric
 
 FORMAT = 1
 Json = dict[str, Any]
@@ -78,8 +79,22 @@ def _run(job: Job, outcome: Outcome, data: Mapping[str, BenchData]) -> Json:
         "provenance": outcome.provenance,
         "environment": None if result is None else result.environment,
         "cost": None if result is None else result.cost.model_dump(mode="json"),
-        "metrics": [] if result is None else [m.model_dump(mode="json") for m in result.metrics],
+        "metrics": [] if result is None else [_metric(m) for m in result.metrics],
     }
+
+
+def _metric(metric: Metric) -> Json:
+    """Return a metric without what it does not have, and to nine digits."""
+    kept: Json = _rounded(metric.model_dump(mode="json", exclude_defaults=True))
+    return kept
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def _counted(ids: Sequence[str]) -> Json:

@@ -145,7 +145,9 @@ def _by_label(results: Results, columns: Columns, amount: str) -> Iterator[Table
 
 def _labels(results: Results, cell: Json, moment: str) -> dict[str, Json]:
     metric = results.metric(cell, "d_f", moment)
-    found: dict[str, Json] = {} if metric is None else metric["details"].get("per_label", {})
+    found: dict[str, Json] = (
+        {} if metric is None else metric.get("details", {}).get("per_label", {})
+    )
     return found
 
 
