@@ -57,8 +57,8 @@ class Batch:
     Attributes:
         forget: deleted pairs ``(B,)``.
         places: where the teacher's outputs for their unrelated pairs stand ``(B,)``.
-        retain: retained pairs ``(R,)``.
-        partners: for each retained item, the place in ``retain`` of another text ``(R,)``.
+        retain: pairs to keep as they are ``(R,)``: retained ones and held-out ones.
+        partners: for each item of these, the place in ``retain`` of another text ``(R,)``.
         forgotten: pairs that an earlier run forgot ``(G,)``.
     """
 

@@ -20,7 +20,7 @@ from benchmarks.paper.plan import (
     make_plan,
     variants,
 )
-from benchmarks.runs import digest, relevant_sources
+from benchmarks.runs import _without_words, digest, relevant_sources
 from engine.families import families
 from engine.methods import methods
 from engine.tasks import tasks
@@ -200,6 +200,19 @@ def test_an_unlearning_depends_on_its_own_method_and_on_every_metric() -> None:
     assert root / "methods" / "base.py" in found
     assert not [file for file in found if file.name in ("finetune.py", "ascent.py", "lcodec.py")]
     assert root / "metrics" / "unseen.py" in found
+
+
+def test_comments_and_docstrings_change_no_run(tmp_path: Path) -> None:
+    texts = {
+        "plain": "RATE = 1\ndef f(x):\n    return x\n",
+        "told": '"""Of it."""\nRATE = 1  # why\n"""The rate."""\ndef f(x):\n    """Do."""\n    return x\n',
+        "other": "RATE = 2\ndef f(x):\n    return x\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    plain, told, other = (_without_words(tmp_path / name) for name in texts)
+    assert plain == told
+    assert plain != other
 
 
 def test_a_change_of_one_method_leaves_the_runs_of_others() -> None:

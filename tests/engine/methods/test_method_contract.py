@@ -174,8 +174,8 @@ def test_parameters_have_defaults_and_descriptions_or_bounds(name: str) -> None:
     schema = methods.get(name).params.model_json_schema()
     methods.get(name).params()
     for field in schema["properties"].values():
-        bounded = "minimum" in str(field) or "exclusiveMinimum" in str(field) or "enum" in field
-        assert bounded
+        words = ("minimum", "exclusiveMinimum", "enum", "boolean")
+        assert any(f"'{word}'" in str(field) for word in words)
     assert schema["additionalProperties"] is False
 
 

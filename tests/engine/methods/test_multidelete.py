@@ -18,6 +18,8 @@ from engine.unlearning import Unlearning
 Unlearn = Callable[..., Unlearning]
 Scores = Callable[[Unlearning, PairModel, Tensor], Tensor]
 FAMILIES = ["albef", "gcn_bert"]
+PLAIN = {"retain_ratio": 1, "least_retained": 6, "held_out": 0}
+"""Of D_r a sample alone is retained."""
 
 
 def objective(run: Unlearning, student: PairModel | None = None) -> MultiDelete:
@@ -145,7 +147,7 @@ def test_anchored_pairs_keep_the_deleted_item(unlearn: Unlearn) -> None:
 
 
 def test_an_epoch_covers_the_deleted_pairs_once_and_never_retains_one(unlearn: Unlearn) -> None:
-    run = unlearn("gcn_bert", "multidelete", batch_size=4, retain_ratio=1, least_retained=5)
+    run = unlearn("gcn_bert", "multidelete", batch_size=4, **PLAIN)
     made = objective(run)
     batches = made.batches(0, torch.Generator().manual_seed(0))
     assert sorted(torch.cat([b.forget for b in batches]).tolist()) == run.forget.tolist()
@@ -157,7 +159,7 @@ def test_an_epoch_covers_the_deleted_pairs_once_and_never_retains_one(unlearn: U
 
 
 def test_retained_pairs_are_sampled_afresh_in_each_epoch(unlearn: Unlearn) -> None:
-    made = objective(unlearn("gcn_bert", "multidelete", retain_ratio=1, least_retained=6))
+    made = objective(unlearn("gcn_bert", "multidelete", **PLAIN))
     drawn = [
         made.batches(epoch, torch.Generator().manual_seed(epoch))[0].retain.tolist()
         for epoch in range(3)
@@ -171,7 +173,7 @@ def test_a_large_data_set_is_read_in_part(
     unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multidelete, "RETAINED", 8)
-    run = unlearn("gcn_bert", "multidelete", retain_ratio=1, least_retained=6)
+    run = unlearn("gcn_bert", "multidelete", **PLAIN)
     made = objective(run)
     assert len(run.retain) > 8
     batches = [made.batches(n, torch.Generator().manual_seed(n))[0] for n in range(20)]
