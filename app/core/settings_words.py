@@ -12,7 +12,7 @@ from app.core.settings_errors import SettingsError
 
 _LONGEST = 80
 _PREFIX = "LETHE_"
-# Variables of ours that are no settings: of the compose file, and of the tests.
+# Variables of ours that are no settings: of the compose file, of benchmarks, and of the tests.
 _OTHERS = ("LETHE_DATASETS", "LETHE_CACHE_PAIRS")
 _OTHERS_PREFIX = "LETHE_TEST_"
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
