@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.errors import InvalidSpec
 from engine.families.base import Encoding, PairModel
+from engine.inputs import Inputs
 from engine.methods.base import REPEATED, Method, applies_everywhere, methods
 from engine.methods.losses import (
     decoupling_loss,
@@ -28,9 +29,9 @@ from engine.methods.multidelete_params import MultiDeleteParams, task_defaults
 from engine.methods.neighbours import drawn, nearest
 from engine.methods.selection import ForgettingSelection
 from engine.methods.targets import (
-    Rows,
     anchored_pairs,
     balanced_weights,
+    distinct,
     equal_weights,
     targets,
     unrelated_pairs,
@@ -94,11 +95,7 @@ class MultiDelete:
         self.truths = Truths(run.inputs)
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
-        rows = self._rows(generator)
-        weights = self._target_weights(rows)
-        self.readouts = targets(rows, weights, self.teacher.combined)
-        if run.task.contrastive:
-            self.cosines = targets(rows, weights, self.teacher.cosines)
+        self._set_targets(generator)
         self.held, judging = self._held_out(generator)
         self.selection = ForgettingSelection(
             run, params.utility_drop, self.weights.target, generator, judging
@@ -113,14 +110,15 @@ class MultiDelete:
         """Cut the validation pairs by their items: those that are held in place, and those that judge.
 
         What holds on D_r alone may drift elsewhere, and a deleted pair looks to the student more like
-        a pair that it never saw than like a retained one.
+        a pair that it never saw than like a retained one. What repeats a deleted pair is not held.
         """
         rows = self.run.validation
         items = self.run.inputs.item_rows[rows, 0]
-        distinct = items.unique()
-        held = draw(distinct, len(distinct) // 2 if self.weights.held_out else 0, generator)
-        mine = torch.isin(items, held)
-        return rows[mine], rows[~mine]
+        known = items.unique()
+        chosen = draw(known, len(known) // 2 if self.weights.held_out else 0, generator)
+        mine = torch.isin(items, chosen)
+        held = rows[mine]
+        return held[~_repeats(self.run.inputs, held, self.run.forget)], rows[~mine]
 
     def _retained(self, generator: torch.Generator) -> Tensor:
         """Draw the pairs of D_r to keep known ``(P,)``: all, or as many as the run can use."""
@@ -135,21 +133,21 @@ class MultiDelete:
         steps = [min(size, deleted - start) for start in range(0, deleted, size)]
         return [max(round(self.weights.retain_ratio * part), least) for part in steps]
 
-    def _rows(self, generator: torch.Generator) -> Rows:
-        """Choose K pairs for each deleted pair to end at."""
-        run, draws = self.run, self.params.draws
+    def _set_targets(self, generator: torch.Generator) -> None:
+        """Choose K pairs for each deleted pair to end at, and keep what the teacher says of them."""
+        run, params = self.run, self.params
         # D: what the model may know. Pairs forgotten before are no part of it.
         pool = torch.cat([run.retain, run.forget])
-        drawn = unrelated_pairs if self.params.unrelated == "dataset" else anchored_pairs
-        return drawn(self.truths, run.forget, pool, draws, generator)
-
-    def _target_weights(self, rows: Rows) -> Tensor:
-        """Return how much each of the K pairs of each deleted pair counts ``(K, F)``."""
-        draws = self.params.draws
-        if not (self.params.balanced and self.run.task.labelled):
-            return equal_weights(draws, len(self.run.forget))
-        distinct, where = torch.stack(rows).unique(dim=1, return_inverse=True)
-        return balanced_weights(self.teacher.predicted(*distinct)[where], draws)
+        drawn = unrelated_pairs if params.unrelated == "dataset" else anchored_pairs
+        chosen = drawn(self.truths, run.forget, pool, params.draws, generator)
+        items, texts, where = distinct(chosen)
+        seen = self.teacher.combined(items, texts)
+        weights = equal_weights(params.draws, len(run.forget))
+        if params.balanced and run.task.labelled:
+            weights = balanced_weights(seen.logits.argmax(dim=1).cpu()[where], params.draws)
+        self.readouts = targets(seen.readout, where, weights)
+        if run.task.contrastive:
+            self.cosines = targets(self.teacher.cosines(items, texts), where, weights)
 
     def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Batch]:
         """Cut D_f into batches, each with pairs of D_r that are sampled afresh in every epoch."""
@@ -234,7 +232,7 @@ class MultiDelete:
         known = self.teacher.readouts(torch.cat([batch.retain, batch.forgotten]))
         retention = multimodal_retention_loss(readouts[deleted : len(pairs)], known)
         if self.weights.mismatched:
-            wrong = self.teacher.combined(batch.retain, batch.retain[batch.partners])
+            wrong = self.teacher.combined(batch.retain, batch.retain[batch.partners]).readout
             mismatch = multimodal_retention_loss(readouts[len(pairs) :], wrong)
             retention = retention + self.weights.mismatched * mismatch
         return decoupling, retention
@@ -269,6 +267,13 @@ class MultiDelete:
             decay=True,  # the last epochs differ little, so that selection picks less noise
             validate_every=max(1, epochs // VALIDATIONS),
         )
+
+
+def _repeats(inputs: Inputs, rows: Tensor, others: Tensor) -> Tensor:
+    """Return which pairs ``rows`` ``(B,)`` show what one of ``others`` does, items and text."""
+    shown = torch.cat([inputs.item_rows, inputs.text_rows[:, None]], dim=1)
+    _, numbers = shown.unique(dim=0, return_inverse=True)
+    return torch.isin(numbers[rows], numbers[others])
 
 
 def _run(run: Unlearning) -> PairModel:

@@ -5,7 +5,6 @@ mean_k |x - t_k|^2 = |x - mean(t)|^2 + mean_k |t_k - mean(t)|^2. So a step needs
 spread alone, and costs the same whatever K is.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,20 +37,20 @@ class Targets:
         return self.mean[places], self.spread[places].mean()
 
 
-def targets(
-    rows: Rows,
-    weights: Tensor,
-    outputs: Callable[[Tensor, Tensor], Tensor],
-) -> Targets:
-    """Return the targets of F deleted pairs; the same combination is computed once.
+def distinct(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Return items and texts ``(N,)`` of the distinct combinations, and where each draw is ``(K * F,)``."""
+    found, where = torch.stack(rows).unique(dim=1, return_inverse=True)
+    return found[0], found[1], where
+
+
+def targets(values: Tensor, where: Tensor, weights: Tensor) -> Targets:
+    """Return the targets of F deleted pairs.
 
     Args:
-        rows: items and texts, draw by draw.
+        values: of the teacher for N combinations ``(N, ...)``.
+        where: the combination of each draw ``(K * F,)``, draw by draw.
         weights: of each draw ``(K, F)``, which add up to 1 for each deleted pair.
-        outputs: the teacher's values ``(B, ...)`` of items and texts ``(B,)``.
     """
-    distinct, where = torch.stack(rows).unique(dim=1, return_inverse=True)
-    values = outputs(distinct[0], distinct[1])
     places = where.view(weights.shape)
     shares = weights.to(values.device, values.dtype)
     mean = torch.zeros_like(values[places[0]])

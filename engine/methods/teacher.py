@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.buffers import allocate
-from engine.families.base import PairModel
+from engine.families.base import Fused, PairModel
 from engine.inputs import Inputs
 from engine.shares import fused
 
@@ -34,7 +34,7 @@ class Teacher:
         """Return R(f(I, T)) ``(B, r)`` of true pairs ``rows`` ``(B,)``, computed on first use."""
         missing = rows[~self._known[rows]].unique()
         if len(missing):
-            made = self.combined(missing, missing).cpu()
+            made = self.combined(missing, missing).readout.cpu()
             if self._readouts is None:
                 self._readouts = allocate((len(self.inputs), made.shape[1]), made.dtype)
             self._readouts[missing] = made
@@ -44,22 +44,15 @@ class Teacher:
         return self._readouts[rows].to(self.model.device)
 
     @torch.no_grad()
-    def combined(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
-        """Return R(f(I_p, T_q)) ``(B, r)``: items of pairs ``items_of``, texts of ``texts_of``."""
+    def combined(self, items_of: Tensor, texts_of: Tensor) -> Fused:
+        """Return f_M(I_p, T_q) of items of pairs ``items_of`` with texts of ``texts_of``, ``(B,)``."""
         parts = [
-            fused(self.model, *self.inputs.encode_across(self.model, p, q)).readout
+            fused(self.model, *self.inputs.encode_across(self.model, p, q))
             for p, q in self._chunks(items_of, texts_of)
         ]
-        return torch.cat(parts)
-
-    @torch.no_grad()
-    def predicted(self, items_of: Tensor, texts_of: Tensor) -> Tensor:
-        """Return the likeliest class ``(B,)`` of the same combinations, on the CPU."""
-        parts = [
-            fused(self.model, *self.inputs.encode_across(self.model, p, q)).logits.argmax(dim=1)
-            for p, q in self._chunks(items_of, texts_of)
-        ]
-        return torch.cat(parts).cpu()
+        return Fused(
+            torch.cat([part.readout for part in parts]), torch.cat([part.logits for part in parts])
+        )
 
     @torch.no_grad()
     def cosines(self, items_of: Tensor, texts_of: Tensor) -> Tensor:

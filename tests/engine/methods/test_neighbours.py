@@ -80,6 +80,15 @@ def test_held_out_pairs_of_some_items_are_held_and_those_of_others_judge(unlearn
         assert not set(batch.retain.tolist()) & set(judging.tolist())
 
 
+def test_what_repeats_a_deleted_pair_is_not_held(unlearn: Unlearn) -> None:
+    run = unlearn("albef", "multidelete", held_out=1.0)
+    before = made_of(run).held.tolist()
+    deleted, copy = int(run.forget[0]), before[0]
+    for shown in (run.inputs.item_rows, run.inputs.text_rows):
+        shown[deleted] = shown[copy]
+    assert set(before) - set(made_of(run).held.tolist()) == {copy}
+
+
 def test_where_none_are_held_all_validation_pairs_judge(unlearn: Unlearn) -> None:
     run = unlearn("gcn_bert", "multidelete", held_out=0.0)
     made = made_of(run)

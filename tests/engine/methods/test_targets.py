@@ -3,10 +3,15 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from engine.methods import targets as module
-from engine.methods.targets import balanced_weights, equal_weights, targets, unrelated_pairs
+from engine.methods.targets import (
+    balanced_weights,
+    distinct,
+    equal_weights,
+    targets,
+    unrelated_pairs,
+)
 from engine.unlearning import Truths, Unlearning
 
 Unlearn = Callable[..., Unlearning]
@@ -16,15 +21,17 @@ ROWS = (torch.tensor([0, 1, 2, 0]), torch.tensor([1, 0, 3, 1]))
 VALUES = {(0, 1): [0.0, 0.0], (1, 0): [2.0, 2.0], (2, 3): [4.0, 2.0]}
 
 
-def test_mean_and_spread_by_hand_and_each_combination_once() -> None:
-    asked: list[tuple[int, int]] = []
+def test_each_combination_stands_once_and_each_draw_finds_its_own() -> None:
+    items, texts, where = distinct(ROWS)
+    assert sorted(zip(items.tolist(), texts.tolist(), strict=True)) == sorted(VALUES)
+    assert torch.equal(torch.stack((items[where], texts[where])), torch.stack(ROWS))
 
-    def outputs(items: Tensor, texts: Tensor) -> Tensor:
-        asked.extend(zip(items.tolist(), texts.tolist(), strict=True))
-        return torch.tensor([VALUES[pair] for pair in asked])
 
-    found = targets(ROWS, equal_weights(2, 2), outputs)
-    assert sorted(asked) == sorted(VALUES)
+def test_mean_and_spread_by_hand() -> None:
+    items, texts, where = distinct(ROWS)
+    pairs = zip(items.tolist(), texts.tolist(), strict=True)
+    values = torch.tensor([VALUES[pair] for pair in pairs])
+    found = targets(values, where, equal_weights(2, 2))
     # (0, 0) and (4, 2): mean (2, 1), squared distances 4 and 1 for both, so 2.5 a dimension.
     # (2, 2) and (0, 0): mean (1, 1), 1 a dimension.
     torch.testing.assert_close(found.mean, torch.tensor([[2.0, 1.0], [1.0, 1.0]]))
@@ -37,22 +44,23 @@ def test_the_loss_is_the_mean_over_all_draws() -> None:
     generator = torch.Generator().manual_seed(0)
     values, student = (torch.randn(3 * 5, 7, generator=generator) for _ in range(2))
     student = student[:5]
-    rows = torch.arange(15), torch.arange(15)
-    found = targets(rows, equal_weights(3, 5), lambda items, _: values[items])
+    found = targets(values, torch.arange(15), equal_weights(3, 5))
     mean, spread = found.at(torch.arange(5))
     expected = torch.stack([(student - draw).square().mean() for draw in values.split(5)]).mean()
     torch.testing.assert_close((student - mean).square().mean() + spread, expected)
 
 
 def test_values_of_one_dimension_have_a_spread_too() -> None:
-    found = targets(ROWS, equal_weights(2, 2), lambda items, _: items.double())
+    items, _, where = distinct(ROWS)
+    found = targets(items.double(), where, equal_weights(2, 2))
     assert found.mean.tolist() == [1.0, 0.5]
     assert found.spread.tolist() == [1.0, 0.25]
 
 
 def test_weighted_mean_and_spread_by_hand() -> None:
     weights = torch.tensor([[0.75, 1.0], [0.25, 0.0]])
-    found = targets(ROWS, weights, lambda items, _: items.double())
+    items, _, where = distinct(ROWS)
+    found = targets(items.double(), where, weights)
     # 0 and 2: mean .5, .75 * .25 + .25 * 2.25 = .75 around it; then 1 alone.
     assert found.mean.tolist() == [0.5, 1.0]
     assert found.spread.tolist() == [0.75, 0.0]

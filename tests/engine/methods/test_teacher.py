@@ -56,8 +56,9 @@ def test_combined_takes_items_of_one_pair_and_texts_of_another(
     item = run.inputs.encode(run.teacher, items_of)[0]
     text = run.inputs.encode(run.teacher, texts_of)[1]
     with torch.no_grad():
-        expected = run.teacher.fuse(item, text).readout
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        expected = run.teacher.fuse(item, text)
+    torch.testing.assert_close(found.readout, expected.readout, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
 
 
 def test_cosines_are_the_diagonal_of_the_similarities(unlearn: Callable[..., Unlearning]) -> None:
