@@ -111,7 +111,7 @@ class Options:
         presets: names of those that are run, in the order of the columns.
         families: those of each preset's settings that are run; none: each preset's first.
         rows: methods, an ``-F`` behind the name for ``update=fusion``; none: all.
-        amounts: how much is deleted; parts other than ``main`` take the first.
+        amounts: how much is deleted; parts other than ``main`` and ``ablation`` take the first.
         seeds: how many; each has its own original and its own draw of deleted pairs.
         references: models trained for the attack on each pair, in the part ``main``; 0: no attack.
     """
@@ -232,9 +232,10 @@ class _Column:
         ]
         if YARDSTICK in self.names:
             rows.insert(0, Variant(YARDSTICK, YARDSTICK))
-        for variant in rows:
-            for seed in range(min(self.options.seeds, ABLATED)):
-                yield self._cell("ablation", self.first, variant, seed)
+        for amount in self.options.amounts:
+            for variant in rows:
+                for seed in range(min(self.options.seeds, ABLATED)):
+                    yield self._cell("ablation", amount, variant, seed)
 
     def _has(self, params: Mapping[str, Any]) -> bool:
         """Return whether these are what the studied method does here anyway."""

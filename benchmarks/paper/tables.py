@@ -30,8 +30,8 @@ def tables(results: Results) -> Iterator[Table]:
             yield _unseen(results, columns, amount)
             yield from _attack(results, columns, amount)
             yield _cost(results, columns, amount)
-        if results.rows("ablation"):
-            yield _ablation(results, columns)
+        for amount in results.amounts if results.rows("ablation") else ():
+            yield _ablation(results, columns, amount)
     for column in results.columns:
         if any(results.run(cell) for cell in results.select("tradeoff", column)):
             yield _tradeoff(results, column)
@@ -219,8 +219,7 @@ def _spent(results: Results, name: str, unit: float) -> Read:
     return read
 
 
-def _ablation(results: Results, columns: Columns) -> Table:
-    amount = results.amounts[0]
+def _ablation(results: Results, columns: Columns, amount: str) -> Table:
     quantities = [q for column in columns for q in _both(results, column)]
     grid = Grid(results, "ablation", amount, quantities)
     title = f"Table 4: without each part, {amount} deleted"

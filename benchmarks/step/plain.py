@@ -14,7 +14,7 @@ from benchmarks.step.world import World
 from engine.families.base import Encoding, PairModel
 from engine.methods.multidelete import Batch
 from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults, task_defaults
-from engine.methods.targets import unrelated_pairs
+from engine.methods.targets import equal_weights, indifferent_weights, unrelated_pairs
 from engine.unlearning import Truths, Unlearning
 
 Both = tuple[Encoding, Encoding]
@@ -69,19 +69,16 @@ class PlainLoop:
         return drawn[0].view(shape), drawn[1].view(shape)
 
     def _shares(self) -> Tensor:
-        """Return how much each draw counts ``(K, F)``: with labels, each predicted class the same."""
+        """Return how much each draw counts ``(K, F)``: the choice of targets is no part of a step."""
         draws, deleted = self.items_of.shape
         if not (self.run.task.labelled and self.run.parameters_as(MultiDeleteParams).balanced):
-            return torch.full((draws, deleted), 1 / draws)
-        classes = []
+            return equal_weights(draws, deleted)
+        logits = []
         with torch.no_grad():
             for p, q in zip(self.items_of, self.texts_of, strict=True):
                 fused = self.teacher.fuse(*self.inputs.encode_across(self.teacher, p, q))
-                classes.append(fused.logits.argmax(dim=1).cpu())
-        found = torch.stack(classes)
-        alike = (found[:, None] == found[None]).sum(dim=1)  # draws of the same class, (K, F)
-        present = torch.tensor([len(column.unique()) for column in found.T])
-        return 1 / (alike * present)
+                logits.append(fused.logits)
+        return indifferent_weights(torch.cat(logits), torch.arange(draws * deleted), draws)
 
     def step(self, batch: Batch) -> None:
         """Take one step on the pairs of ``batch``."""

@@ -9,29 +9,29 @@ from torch.nn import functional as F
 
 
 def decoupling_loss(student: Tensor, unrelated: Tensor) -> Tensor:
-    """L_MD: the student's readout of a deleted pair goes to the teacher's of an unrelated pair.
+    """L_MD of each pair: the student's readout of it goes to the teacher's of an unrelated pair.
 
     Args:
-        student: R(f'(I_i, T_i)) of pairs of D_f, ``(B, r)``.
-        unrelated: R(f(I_p, T_q)) of unrelated pairs, ``(B, r)``.
+        student: R(f'(I_i, T_i)) of pairs of D_f, ``(..., B, r)``.
+        unrelated: R(f(I_p, T_q)) of unrelated pairs, ``(..., B, r)``.
 
     Returns:
-        Scalar, mean over pairs and dimensions.
+        ``(..., B)``, means over dimensions.
     """
-    return F.mse_loss(student, unrelated)
+    return (student - unrelated).square().mean(dim=-1)
 
 
 def similarity_decoupling_loss(student: Tensor, unrelated: Tensor) -> Tensor:
-    """L_MD on the similarity that ranks, for retrieval.
+    """L_MD of each pair on the similarity that ranks, for retrieval.
 
     Args:
         student: cos(f'_V(I_i), f'_L(T_i)) of pairs of D_f, ``(B,)``.
         unrelated: cos(f_V(I_p), f_L(T_q)) of unrelated pairs, ``(B,)``.
 
     Returns:
-        Scalar, mean over pairs.
+        ``(B,)``.
     """
-    return F.mse_loss(student, unrelated)
+    return (student - unrelated).square()
 
 
 def multimodal_retention_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ from engine.methods.neighbours import drawn, nearest
 from engine.methods.selection import ForgettingSelection
 from engine.methods.targets import (
     anchored_pairs,
-    balanced_weights,
     distinct,
     equal_weights,
+    indifferent_weights,
     targets,
     unrelated_pairs,
 )
@@ -47,8 +47,8 @@ RETAINED = 8192
 """Most pairs of D_r that a run draws from, unless an epoch takes more: what the teacher must do grows
 with |D_f| and not with |D|."""
 
-FADING = 0.04
-"""Distance of the AUC against the unseen from 0.5 within which the push of ``calibrated`` fades."""
+FADING = 4.0
+"""Points before its goal over which the push on deleted pairs fades; see `MultiDelete._push`."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class MultiDelete:
         seen = self.teacher.combined(items, texts)
         weights = equal_weights(params.draws, len(run.forget))
         if params.balanced and run.task.labelled:
-            weights = balanced_weights(seen.logits.argmax(dim=1).cpu()[where], params.draws)
+            weights = indifferent_weights(seen.logits, where, params.draws)
         self.readouts = targets(seen.readout, where, weights)
         if run.task.contrastive:
             self.cosines = targets(self.teacher.cosines(items, texts), where, weights)
@@ -169,17 +169,16 @@ class MultiDelete:
             made.append(Batch(run.forget[part], part, together, partners, earlier))
         return made
 
-    def _push(self) -> float:
-        """Return how hard deleted pairs are pushed in the coming epoch, 0 to 1.
+    def _push(self) -> Tensor:
+        """Return how hard each deleted pair is pushed in the coming epoch ``(F,)``, 0 to 1.
 
-        Under the aim ``calibrated`` they go the same way as under ``decouple``, and no farther than
-        pairs that were never seen: the push fades as the AUC between them comes down to 0.5. It depends
-        on the student alone, so that an interrupted run goes on as it would have.
+        What is forgotten enough is pushed no farther, so that retention heals what the push has cost:
+        under the aim ``decouple`` the push fades below the D_f that is enough, and under ``calibrated``
+        as deleted pairs come down to those never seen. It depends on the student alone, so that an
+        interrupted run goes on as it would have.
         """
-        if self.run.aim == "decouple":
-            return 1.0
-        beyond = self.selection.unseen_auc(self.student) - 0.5
-        return min(max(beyond / FADING, 0.0), 1.0)
+        excess = self.selection.excess(self.student, FADING)
+        return (excess / FADING).clamp(0.0, 1.0).to(self.student.device)
 
     def _with_neighbours(
         self, places: Tensor, retain: Tensor, generator: torch.Generator
@@ -208,7 +207,7 @@ class MultiDelete:
             decoupling = decoupling + self._cosine_decoupling(batch, deleted, *unit)
             retention = retention + self._cosine_retention(rows, kept, *unit)
         terms = {
-            "decoupling": self.push * self.weights.alpha * decoupling,
+            "decoupling": self.weights.alpha * (self.push[batch.places] * decoupling).mean(),
             "multimodal_retention": self.weights.beta * retention,
         }
         if self.run.update == "all":  # under `fusion` the encoders cannot move
@@ -218,7 +217,7 @@ class MultiDelete:
         return terms
 
     def _readout_terms(self, batch: Batch, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
-        """L_MD and L_MKR on the fused readouts, from one pass of the fusion module."""
+        """L_MD of each deleted pair and L_MKR on the fused readouts, from one pass of the fusion."""
         deleted, retained = len(batch.forget), len(batch.retain)
         pairs = torch.arange(len(batch))
         items_at, texts_at = pairs, pairs
@@ -240,7 +239,7 @@ class MultiDelete:
     def _cosine_decoupling(
         self, batch: Batch, deleted: Tensor, items: Tensor, texts: Tensor
     ) -> Tensor:
-        """L_MD on the cosines of deleted pairs; items and texts are unit vectors ``(n, p)``."""
+        """L_MD on the cosine of each deleted pair; items and texts are unit vectors ``(n, p)``."""
         cosines = (items[deleted] * texts[deleted]).sum(dim=1)
         wanted, spread = self.cosines.at(batch.places)
         return self.weights.similarity * (similarity_decoupling_loss(cosines, wanted) + spread)

@@ -57,8 +57,8 @@ class MultiDeleteParams(MethodParams):
     )
     balanced: bool = Field(
         default=True,
-        description="with labels: whether each class that the original predicts of a deleted pair's "
-        "unrelated pairs counts the same, or each pair",
+        description="with labels: whether a deleted pair's unrelated pairs count so that together they "
+        "favour no class, or each the same",
     )
     draws: int = Field(
         default=128, ge=1, le=1024, description="unrelated pairs of each deleted pair"

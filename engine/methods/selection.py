@@ -56,13 +56,38 @@ class ForgettingSelection:
         forgotten = 0.0 if lost > tolerance else self._forgetting(student)
         return rank(lost, forgotten, tolerance, self.target)
 
+    def excess(self, student: "PairModel", margin: float) -> Tensor:
+        """Return by how many points each deleted pair's kind is too well known ``(F,)``.
+
+        Pairs of a kind have one label, where the task has labels: else those that are forgotten most
+        easily would pay for the others. Under ``decouple`` it is how far D_f is above ``margin`` points
+        less than the target; under ``calibrated`` how far the AUC against the unseen is above 0.5,
+        in points of 100. Below 0 they are not too well known.
+        """
+        run = self.run
+        rows, others, goal = self.deleted, self.retained, self.target - margin
+        if run.aim == "calibrated":
+            rows, others, goal = run.forget, run.validation, 50.0
+        known, other = self._scores(student, rows), self._scores(student, others)
+        kinds = run.inputs.labels if run.task.labelled else torch.zeros_like(run.inputs.labels)
+        found = torch.zeros(len(run.forget))
+        for kind in kinds[run.forget].unique():
+            mine, theirs = kinds[rows] == kind, kinds[others] == kind
+            # A kind of which a sample has no pair is compared as all pairs together are.
+            auc = _auc(
+                known[mine] if mine.any() else known, other[theirs] if theirs.any() else other
+            )
+            found[kinds[run.forget] == kind] = 100.0 * auc - goal
+        return found
+
     def distance(self, student: "PairModel") -> float:
         """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5."""
         return abs(self.unseen_auc(student) - 0.5)
 
     def unseen_auc(self, student: "PairModel") -> float:
         """Return the AUC of deleted pairs, the positives, against validation pairs."""
-        return self._auc(student, self.run.forget, self.run.validation)
+        run = self.run
+        return _auc(self._scores(student, run.forget), self._scores(student, run.validation))
 
     def _lost(self, student: "PairModel") -> tuple[float, float]:
         """Return the points of validation utility that were lost, and their standard error.
@@ -86,18 +111,20 @@ class ForgettingSelection:
             return run.task.trials(model, run.inputs, self.judging)
 
     def _forgetting(self, model: "PairModel") -> float:
-        """Return D_f = 100 (1 - AUC), retained pairs being the positives."""
-        return 100.0 * (1.0 - self._auc(model, self.retained, self.deleted))
-
-    def _auc(self, model: "PairModel", positives: Tensor, negatives: Tensor) -> float:
-        scores = torch.cat([self._scores(model, positives), self._scores(model, negatives)])
-        positive = torch.arange(len(scores)) < len(positives)
-        return float(roc_auc_score(positive.numpy(), scores.numpy()))
+        """Return D_f = 100 (1 - AUC), retained pairs being the positives: the AUC of deleted over retained ones."""
+        return 100.0 * _auc(self._scores(model, self.deleted), self._scores(model, self.retained))
 
     def _scores(self, model: "PairModel", rows: Tensor) -> Tensor:
         with torch.no_grad():
             parts = [self.run.task.scores(model, self.run.inputs, part) for part in rows.split(128)]
         return torch.cat(parts).double().cpu()
+
+
+def _auc(positives: Tensor, negatives: Tensor) -> float:
+    """Return the chance that a score of ``(P,)`` is above one of ``(N,)``; a tie counts half."""
+    scores = torch.cat([positives, negatives])
+    positive = torch.arange(len(scores)) < len(positives)
+    return float(roc_auc_score(positive.numpy(), scores.numpy()))
 
 
 def rank(lost: float, d_f: float, tolerance: float, target: float) -> float:

@@ -8,7 +8,9 @@ spread alone, and costs the same whatever K is.
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
+from torch.nn import functional
 
 from engine.unlearning import Truths, draw, unrelated_texts
 
@@ -33,8 +35,8 @@ class Targets:
     spread: Tensor
 
     def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the means ``(B, ...)`` and the mean spread of deleted pairs ``places`` ``(B,)``."""
-        return self.mean[places], self.spread[places].mean()
+        """Return the means ``(B, ...)`` and the spreads ``(B,)`` of deleted pairs ``places``."""
+        return self.mean[places], self.spread[places]
 
 
 def distinct(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,25 +75,43 @@ def equal_weights(draws: int, deleted: int) -> Tensor:
     return torch.full((draws, deleted), 1 / draws)
 
 
-def balanced_weights(classes: Tensor, draws: int) -> Tensor:
-    """Return weights ``(K, F)`` by which each class counts the same for each deleted pair.
+def indifferent_weights(logits: Tensor, where: Tensor, draws: int) -> Tensor:
+    """Return weights ``(K, F)`` by which the mean of the draws favours no class, as far as they allow.
 
-    A pair whose parts do not belong together has no label, and what it is for a model should favour
-    none; but where 73 of 100 training pairs have one label, so have the predictions on unrelated
-    pairs.
+    A pair whose parts do not belong together has no label, but a model says one of it: nearly always
+    "contradiction" where texts are about images. A student that is led there learns to say so of
+    whatever it does not know, and unseen pairs near the border fall on that side. Led to where the
+    teacher's mean logits are even, it becomes unsure of them and keeps what it would answer.
 
     Args:
-        classes: what the teacher predicts of the K pairs of F deleted ones ``(K * F,)``, draw by draw.
+        logits: of the teacher for N combinations ``(N, C)``.
+        where: the combination of each draw ``(K * F,)``, draw by draw.
         draws: K.
     """
-    found = classes.view(draws, -1)
-    weights, present = torch.zeros(found.shape), torch.zeros(found.shape[1])
-    for label in found.unique():
-        mine = found == label
-        count = mine.sum(dim=0)
-        weights += mine / count.clamp(min=1)
-        present += count > 0
-    return weights / present
+    logits = logits.double().cpu()
+    classes = logits.argmax(dim=1)[where].view(draws, -1)
+    mine = functional.one_hot(classes, logits.shape[1]).double()  # (K, F, C)
+    counts = mine.sum(dim=0)
+    sums = torch.einsum("kfp,kfc->fpc", mine, logits[where].view(draws, -1, logits.shape[1]))
+    weights = torch.zeros(classes.shape, dtype=torch.float64)
+    for pair, (count, total) in enumerate(zip(counts, sums, strict=True)):
+        present = count.nonzero().flatten()
+        shares = torch.zeros_like(count)
+        shares[present] = _evening(total[present] / count[present, None]) / count[present]
+        weights[:, pair] = shares[classes[:, pair]]
+    return weights.float()
+
+
+def _evening(means: Tensor) -> Tensor:
+    """Return shares ``(P,)``, none negative, by which rows of ``(P, C)`` add up to the evenest row."""
+    apart = means - means.mean(dim=1, keepdim=True)
+    # The last equation, sum of shares = 1, holds up to a scale: it only has to keep them from 0.
+    size = max(float(apart.abs().max()), torch.finfo(torch.float64).tiny)
+    equations = torch.cat([apart.T / size, torch.ones(1, len(means), dtype=torch.float64)])
+    wanted = torch.zeros(len(equations), dtype=torch.float64)
+    wanted[-1] = 1.0
+    shares = torch.from_numpy(nnls(equations.numpy(), wanted.numpy())[0])
+    return shares / shares.sum()
 
 
 def unrelated_pairs(

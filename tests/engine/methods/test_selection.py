@@ -2,8 +2,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
+from engine.families import PairModel
 from engine.methods.selection import ForgettingSelection, rank, rank_calibrated
+from engine.spec import Aim
 from engine.unlearning import Unlearning
 
 
@@ -84,3 +87,45 @@ def test_distance_is_the_auc_of_deleted_against_validation_pairs_from_half(
     torch.testing.assert_close(
         selection.score(run.teacher), 100 - 100 * expected, rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("aim", "goal"), [("decouple", 20.0), ("calibrated", 50.0)])
+def test_each_label_is_too_well_known_by_what_its_deleted_pairs_stand_above_the_goal(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch, aim: Aim, goal: float
+) -> None:
+    run = unlearn("gcn_bert", "multidelete", aim=aim)
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    labels = run.inputs.labels
+    assert len(labels[run.forget].unique()) == 2
+
+    def scores(model: PairModel, rows: Tensor) -> Tensor:
+        del model
+        deleted = torch.isin(rows, run.forget)
+        # Of the others those of label 0 are below all deleted pairs, and the rest above them.
+        return torch.where(deleted, 0.5, labels[rows].float())
+
+    monkeypatch.setattr(selection, "_scores", scores)
+    expected = torch.where(labels[run.forget] == 0, 100.0 - goal, -goal)
+    torch.testing.assert_close(selection.excess(run.teacher, margin=5.0), expected)
+
+
+def test_a_label_that_no_other_pair_has_is_compared_with_all_of_them(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    run.inputs.labels[run.forget[0]] = 7
+    monkeypatch.setattr(selection, "_scores", lambda _, rows: (rows == run.forget[0]).float() - 0.5)
+    assert selection.excess(run.teacher, margin=5.0)[0] == 100.0 - 20.0
+
+
+def test_without_labels_all_deleted_pairs_are_of_one_kind(
+    unlearn: Callable[..., Unlearning],
+) -> None:
+    run = unlearn("albef", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    deleted = run.task.scores(run.teacher, run.inputs, selection.deleted)
+    retained = run.task.scores(run.teacher, run.inputs, selection.retained)
+    above = (deleted[:, None] > retained).double() + (deleted[:, None] == retained).double() / 2
+    found = selection.excess(run.teacher, margin=5.0)
+    torch.testing.assert_close(found, torch.full_like(found, 100 * float(above.mean()) - 20.0))

@@ -6,9 +6,9 @@ import torch
 
 from engine.methods import targets as module
 from engine.methods.targets import (
-    balanced_weights,
     distinct,
     equal_weights,
+    indifferent_weights,
     targets,
     unrelated_pairs,
 )
@@ -37,7 +37,7 @@ def test_mean_and_spread_by_hand() -> None:
     torch.testing.assert_close(found.mean, torch.tensor([[2.0, 1.0], [1.0, 1.0]]))
     torch.testing.assert_close(found.spread, torch.tensor([2.5, 1.0]))
     mean, spread = found.at(torch.tensor([1]))
-    assert (mean.tolist(), float(spread)) == ([[1.0, 1.0]], 1.0)
+    assert (mean.tolist(), spread.tolist()) == ([[1.0, 1.0]], [1.0])
 
 
 def test_the_loss_is_the_mean_over_all_draws() -> None:
@@ -47,7 +47,7 @@ def test_the_loss_is_the_mean_over_all_draws() -> None:
     found = targets(values, torch.arange(15), equal_weights(3, 5))
     mean, spread = found.at(torch.arange(5))
     expected = torch.stack([(student - draw).square().mean() for draw in values.split(5)]).mean()
-    torch.testing.assert_close((student - mean).square().mean() + spread, expected)
+    torch.testing.assert_close((student - mean).square().mean() + spread.mean(), expected)
 
 
 def test_values_of_one_dimension_have_a_spread_too() -> None:
@@ -66,12 +66,38 @@ def test_weighted_mean_and_spread_by_hand() -> None:
     assert found.spread.tolist() == [0.75, 0.0]
 
 
-def test_predicted_classes_count_the_same_for_each_deleted_pair() -> None:
-    # Four draws of two deleted pairs: 0, 0, 0, 1 for the first, and class 0 alone for the second.
-    classes = torch.tensor([0, 0, 0, 0, 0, 0, 1, 0])
-    weights = balanced_weights(classes, 4)
-    torch.testing.assert_close(weights[:, 0], torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2]))
+def test_weights_by_hand_make_the_mean_logits_even() -> None:
+    # Class 0 by 4 and by 2, 3 on average; class 1 by 1. Shares 1/4 and 3/4 make 3/4 of both.
+    logits = torch.tensor([[4.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    # Four draws of two deleted pairs: 0, 1, 2, 2 for the first, and class 0 alone for the second.
+    where = torch.tensor([0, 0, 1, 0, 2, 1, 2, 1])
+    weights = indifferent_weights(logits, where, 4)
+    torch.testing.assert_close(weights[:, 0], torch.tensor([1 / 8, 1 / 8, 3 / 8, 3 / 8]))
     torch.testing.assert_close(weights[:, 1], torch.full((4,), 1 / 4))
+
+
+def test_a_class_that_is_ahead_of_every_mean_of_the_others_has_no_weight() -> None:
+    # Whatever weight the first has, it is ahead: least so when the others alone count.
+    logits = torch.tensor([[9.0, -9.0, -9.0], [1.0, 2.0, -3.0], [1.0, -3.0, 2.0]])
+    weights = indifferent_weights(logits, torch.arange(3), 3)
+    torch.testing.assert_close(weights[:, 0], torch.tensor([0.0, 0.5, 0.5]))
+
+
+def test_weights_are_as_even_as_those_that_a_search_finds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(12, 3, generator=generator)
+    weights = indifferent_weights(logits, torch.arange(12), 12)[:, 0]
+    torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
+    assert (weights >= 0).all()
+    classes = logits.argmax(dim=1)
+    means = torch.stack([logits[classes == label].mean(dim=0) for label in range(3)])
+    tried = torch.distributions.Dirichlet(torch.full((3,), 0.5)).sample((20_000,))
+    assert float((weights @ logits).var()) <= float((tried @ means).var(dim=1).min()) + 1e-3
+
+
+def test_logits_that_are_all_even_leave_any_weights() -> None:
+    weights = indifferent_weights(torch.zeros(4, 3), torch.arange(4), 4)[:, 0]
+    torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
 
 
 def test_deleted_pairs_draw_from_one_pool(unlearn: Unlearn) -> None:

@@ -1,4 +1,4 @@
-"""MultiDelete with the aim ``calibrated``: as far as pairs that were never seen, and no farther."""
+"""How far MultiDelete goes: to its target, or as far as pairs that were never seen."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,25 +24,25 @@ def made_of(run: Unlearning) -> MultiDelete:
 
 
 @pytest.mark.parametrize(
-    ("auc", "push"), [(0.9, 1.0), (0.5 + FADING / 4, 0.25), (0.5, 0.0), (0.3, 0.0)]
+    ("excess", "push"), [(45.0, 1.0), (FADING, 1.0), (FADING / 4, 0.25), (0.0, 0.0), (-9.0, 0.0)]
 )
-def test_the_push_fades_as_deleted_pairs_come_down_to_unseen_ones(
-    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch, auc: float, push: float
+def test_the_push_on_each_deleted_pair_fades_as_it_is_known_less(
+    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch, excess: float, push: float
 ) -> None:
-    made = made_of(unlearn("gcn_bert", "multidelete", aim="calibrated"))
-    monkeypatch.setattr(made.selection, "unseen_auc", lambda student: auc)
+    made = made_of(unlearn("gcn_bert", "multidelete", batch_size=64))
+    much = torch.full((len(made.run.forget),), 50.0)
+    much[0] = excess
+    monkeypatch.setattr(made.selection, "excess", lambda student, margin: much)
     batch = made.batches(0, torch.Generator().manual_seed(0))[0]
-    assert made.push == pytest.approx(push)
-    pushed = float(made.loss(batch)["decoupling"].detach())
-    made.push = 1.0
-    assert pushed == pytest.approx(push * float(made.loss(batch)["decoupling"].detach()))
-
-
-def test_the_papers_aim_pushes_always(unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = made_of(unlearn("gcn_bert", "multidelete"))
-    monkeypatch.setattr(made.selection, "unseen_auc", lambda student: 0.1)
-    made.batches(0, torch.Generator().manual_seed(0))
-    assert made.push == 1.0
+    assert made.push.tolist() == pytest.approx([push] + [1.0] * (len(much) - 1))
+    pushed = made.loss(batch)["decoupling"].detach()
+    alone = torch.zeros(len(much))
+    alone[0] = 1.0
+    made.push = torch.ones(len(much))
+    everything = made.loss(batch)["decoupling"].detach()
+    made.push = alone
+    first = made.loss(batch)["decoupling"].detach()
+    torch.testing.assert_close(pushed, everything - (1 - push) * first)
 
 
 def test_without_held_out_pairs_the_aim_is_refused(unlearn: Unlearn) -> None:
