@@ -138,6 +138,13 @@ class Catalogue(BaseModel):
     ) -> None:
         """Raise `ParametersInvalid` unless ``training`` is a recipe of ``task``."""
         check(self.task(task).recipe_schema, training, pointer)
+        # What no schema of single values says; the engine refuses it, too, but in a job.
+        if training.get("keep") == "last" and training.get("patience") is not None:
+            raise ParametersInvalid(
+                "A recipe that keeps the last epoch compares no validation scores, which patience "
+                'waits for. Leave patience out, or set keep to "best".',
+                pointers=[{"pointer": f"{pointer}/patience", "detail": "not with keep: last"}],
+            )
 
     def check_params(self, method: str, params: dict[str, Any]) -> None:
         """Raise `ParametersInvalid` unless ``params`` are parameters of ``method``."""

@@ -245,10 +245,19 @@ def test_patience_without_validation_pairs_is_refused(
         assert session.scalar(text("SELECT count(*) FROM jobs")) == 0
 
 
+def test_patience_where_the_last_epoch_is_kept_is_refused(post: Callable[..., Any]) -> None:
+    answer = post(RETRIEVAL, PLAIN, training={"patience": 3, "keep": "last"})
+    assert answer.status_code == 422, answer.text
+    [error] = answer.json()["errors"]
+    assert error["pointer"] == "#/training/patience"
+    assert "Leave patience out" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("manifest", "training"),
     [
         (PLAIN, {"patience": None}),
+        (PLAIN, {"patience": None, "keep": "last"}),
         (PLAIN + b'{"id": "v", "image": "0.png", "text": "v", "split": "val"}\n', {"patience": 3}),
     ],
 )
