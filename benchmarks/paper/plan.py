@@ -15,7 +15,7 @@ from benchmarks.runs import digest
 from engine import RunSpec
 from engine.families import families
 from engine.methods import methods
-from engine.methods.multidelete_params import CLASSIFICATION, RANKING
+from engine.methods.multidelete_params import defaults
 from engine.spec import Update
 from engine.tasks import tasks
 
@@ -43,6 +43,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "- held-out": {"held_out": 0.0},
     "- mismatched": {"mismatched": 0.0},
     "- neighbours": {"neighbours": 0},
+    "- fading": {"target": 0.0},
 }
 """Rows of the paper's table 4, unrelated pairs that keep the deleted item, and what is not the paper's."""
 ABLATED = 3
@@ -239,11 +240,12 @@ class _Column:
 
     def _has(self, params: Mapping[str, Any]) -> bool:
         """Return whether these are what the studied method does here anyway."""
-        kind = tasks.get(self.preset.task) if self.preset.task in tasks else None
-        contrastive = kind is not None and kind.contrastive
-        defaults = RANKING if contrastive else CLASSIFICATION
-        given = {**asdict(defaults), **self.setting.params.get(STUDIED, {})}
-        idle = {"balanced": False} if contrastive else {}
+        if self.preset.task not in tasks or self.family not in families:
+            return False
+        kind = tasks.get(self.preset.task)
+        own = defaults(kind, families.get(self.family).modality, "all")
+        given = {**asdict(own), **self.setting.params.get(STUDIED, {})}
+        idle = {} if kind.labelled else {"balanced": False}
         return all({**given, **idle}.get(name, object()) == v for name, v in params.items())
 
     def _sizes(self) -> Iterator[Cell]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from benchmarks.step.world import World
 from engine.families.base import Encoding, PairModel
 from engine.methods.multidelete import Batch
-from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults, task_defaults
+from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults, defaults
 from engine.methods.targets import equal_weights, indifferent_weights, unrelated_pairs
 from engine.unlearning import Truths, Unlearning
 
@@ -25,7 +25,8 @@ CLIP = 1.0
 
 def weights_of(run: Unlearning) -> TaskDefaults:
     """Return the settings of a run, with the task's defaults where it gives none."""
-    return task_defaults(run).given(run.parameters_as(MultiDeleteParams))
+    own = defaults(run.task, run.teacher.modality, run.update)
+    return own.given(run.parameters_as(MultiDeleteParams))
 
 
 def plain_batches(run: Unlearning) -> Iterator[Batch]:

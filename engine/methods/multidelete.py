@@ -25,7 +25,7 @@ from engine.methods.losses import (
     similarity_retention_loss,
     unimodal_retention_loss,
 )
-from engine.methods.multidelete_params import MultiDeleteParams, task_defaults
+from engine.methods.multidelete_params import MultiDeleteParams, defaults
 from engine.methods.neighbours import drawn, nearest
 from engine.methods.selection import ForgettingSelection
 from engine.methods.targets import (
@@ -91,7 +91,7 @@ class MultiDelete:
                 "data set has no validation pairs; give it some, or choose the objective decouple"
             )
         self.run, self.student, self.params = run, student, params
-        self.weights = task_defaults(run).given(params)
+        self.weights = defaults(run.task, run.teacher.modality, run.update).given(params)
         self.truths = Truths(run.inputs)
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
