@@ -14,7 +14,6 @@ class Recipe:
         task: what it is trained for.
         config: of the family; what is left out has the family's default.
         training: of the task; the same.
-        unlearning: parameters of MultiDelete, as any request can give them; the same.
         parallel: whether a step is large enough that several cores make it faster.
     """
 
@@ -22,7 +21,6 @@ class Recipe:
     task: str
     config: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    unlearning: Mapping[str, Any] = field(default_factory=dict)
     parallel: bool = True
 
 
@@ -80,9 +78,6 @@ RECIPES: Mapping[str, Recipe] = {
             "max_text_tokens": 32,
         },
         training={"epochs": 40, "batch_size": 128, "learning_rate": 0.001},
-        # What ranks here is the cosine alone, and the model is far surer of training pairs than of
-        # others: it takes more weight to decouple them.
-        unlearning={"alpha": 4.0, "similarity": 1.0, "utility_drop": 1.5},
     ),
     "visual_entailment": Recipe(
         "albef",

@@ -185,9 +185,6 @@ class _Story:
             with self.steps.job("training") as watch:
                 self.caller.follow_job(job["job_id"], watch)
 
-    def _params(self) -> dict[str, Any]:
-        return dict(self.data.recipe.unlearning) if self.options.method == "multidelete" else {}
-
     def _forget(self, dataset_id: str) -> tuple[str, float]:
         """Post the deletion request and follow its job; return the request's id and the seconds."""
         title = f"Asking to forget {self.forgotten.words}, with {self.options.method}"
@@ -196,7 +193,6 @@ class _Story:
                 "dataset_id": dataset_id,
                 "targets": dict(self.forgotten.targets),
                 "method": self.options.method,
-                "params": self._params(),
                 "reason": "demonstration",
             }
             request = self.caller.post("/deletion-requests", body)

@@ -87,17 +87,6 @@ _EMOJI_TOWERS: Values = {
 # As `lethe demo` trains: batches of 128 give each pair as many negatives, and a rate of 1e-3 suits
 # a model that starts from nothing.
 _EMOJI_TRAINING: Values = {"epochs": 40, "batch_size": 128, "learning_rate": 1e-3, **_LAST}
-# The model is far surer of training images than of others, and whole images with all texts go: it
-# takes more weight to decouple them, and costs more utility.
-_EMOJI_PARAMS: Mapping[str, Values] = {
-    "multidelete": {"alpha": 5.0, "utility_drop": 1.5, "target": 5.0}
-}
-
-# What ranks is the cosine alone.
-_EMOJI_TOWERS_PARAMS: Mapping[str, Values] = {
-    "multidelete": {"alpha": 10.0, "similarity": 1.0, "utility_drop": 1.5, "target": 5.0}
-}
-
 
 def _reasoning(epochs: int) -> Setting:
     """Return a training with labels, which alone are too few to learn to see from.
@@ -119,9 +108,9 @@ PRESETS: Mapping[str, Preset] = {
         path="emoji_retrieval",
         whole_items=True,  # as when a person asks for their photographs to be forgotten
         settings={
-            "albef": Setting(_EMOJI_ALBEF, _EMOJI_TRAINING, _EMOJI_PARAMS),
-            "blip": Setting(_EMOJI_TOWERS, _EMOJI_TRAINING, _EMOJI_PARAMS),
-            "clip": Setting(_EMOJI_TOWERS, _EMOJI_TRAINING, _EMOJI_TOWERS_PARAMS),
+            "albef": Setting(_EMOJI_ALBEF, _EMOJI_TRAINING),
+            "blip": Setting(_EMOJI_TOWERS, _EMOJI_TRAINING),
+            "clip": Setting(_EMOJI_TOWERS, _EMOJI_TRAINING),
         },
     ),
     "emoji_entailment": Preset(
