@@ -88,6 +88,7 @@ _EMOJI_TOWERS: Values = {
 # a model that starts from nothing.
 _EMOJI_TRAINING: Values = {"epochs": 40, "batch_size": 128, "learning_rate": 1e-3, **_LAST}
 
+
 def _reasoning(epochs: int) -> Setting:
     """Return a training with labels, which alone are too few to learn to see from.
 

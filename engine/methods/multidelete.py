@@ -47,9 +47,6 @@ RETAINED = 8192
 """Most pairs of D_r that a run draws from, unless an epoch takes more: what the teacher must do grows
 with |D_f| and not with |D|."""
 
-FADING = 4.0
-"""Points before its goal over which the push on deleted pairs fades; see `MultiDelete._push`."""
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -153,7 +150,9 @@ class MultiDelete:
         """Cut D_f into batches, each with pairs of D_r that are sampled afresh in every epoch."""
         del epoch
         run, params = self.run, self.params
-        self.push = self._push()
+        # What is forgotten enough is pushed no farther, so that retention heals what the push has cost.
+        # It depends on the student alone: an interrupted run goes on as it would have.
+        self.push = self.selection.unfinished(self.student).to(self.student.device)
         order = torch.randperm(len(run.forget), generator=generator)
         parts = order.split(params.batch_size)
         sizes = self._retained_in_steps(len(order))
@@ -168,17 +167,6 @@ class MultiDelete:
             partners = self._partners(together, generator)
             made.append(Batch(run.forget[part], part, together, partners, earlier))
         return made
-
-    def _push(self) -> Tensor:
-        """Return how hard each deleted pair is pushed in the coming epoch ``(F,)``, 0 to 1.
-
-        What is forgotten enough is pushed no farther, so that retention heals what the push has cost:
-        under the aim ``decouple`` the push fades below the D_f that is enough, and under ``calibrated``
-        as deleted pairs come down to those never seen. It depends on the student alone, so that an
-        interrupted run goes on as it would have.
-        """
-        excess = self.selection.excess(self.student, FADING)
-        return (excess / FADING).clamp(0.0, 1.0).to(self.student.device)
 
     def _with_neighbours(
         self, places: Tensor, retain: Tensor, generator: torch.Generator

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 512
 """Most deleted and most other pairs whose scores are compared at each validation."""
+FADING = 4.0
+"""Points around the goal over which the push on deleted pairs fades."""
 
 
 class ForgettingSelection:
@@ -56,18 +58,18 @@ class ForgettingSelection:
         forgotten = 0.0 if lost > tolerance else self._forgetting(student)
         return rank(lost, forgotten, tolerance, self.target)
 
-    def excess(self, student: "PairModel", margin: float) -> Tensor:
-        """Return by how many points each deleted pair's kind is too well known ``(F,)``.
+    def unfinished(self, student: "PairModel") -> Tensor:
+        """Return for each deleted pair how much its kind is still to be pushed ``(F,)``, 0 to 1.
 
         Pairs of a kind have one label, where the task has labels: else those that are forgotten most
-        easily would pay for the others. Under ``decouple`` it is how far D_f is above ``margin`` points
-        less than the target; under ``calibrated`` how far the AUC against the unseen is above 0.5,
-        in points of 100. Below 0 they are not too well known.
+        easily would pay for the others. Under ``decouple`` the push fades over `FADING` points of D_f
+        down from the target; under ``calibrated`` over as many points of the AUC against the unseen on
+        both sides of 0.5, where retention and half a push hold each other.
         """
         run = self.run
-        rows, others, goal = self.deleted, self.retained, self.target - margin
+        rows, others, low, width = self.deleted, self.retained, self.target - FADING, FADING
         if run.aim == "calibrated":
-            rows, others, goal = run.forget, run.validation, 50.0
+            rows, others, low, width = run.forget, run.validation, 50.0 - FADING, 2 * FADING
         known, other = self._scores(student, rows), self._scores(student, others)
         kinds = run.inputs.labels if run.task.labelled else torch.zeros_like(run.inputs.labels)
         found = torch.zeros(len(run.forget))
@@ -77,8 +79,8 @@ class ForgettingSelection:
             auc = _auc(
                 known[mine] if mine.any() else known, other[theirs] if theirs.any() else other
             )
-            found[kinds[run.forget] == kind] = 100.0 * auc - goal
-        return found
+            found[kinds[run.forget] == kind] = (100.0 * auc - low) / width
+        return found.clamp(0.0, 1.0)
 
     def distance(self, student: "PairModel") -> float:
         """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.errors import InvalidSpec
 from engine.families import PairModel
 from engine.methods import methods
-from engine.methods.multidelete import FADING, MultiDelete
+from engine.methods.multidelete import MultiDelete
 from engine.methods.multidelete_params import MultiDeleteParams
 from engine.unlearning import Unlearning
 
@@ -23,22 +23,19 @@ def made_of(run: Unlearning) -> MultiDelete:
     return MultiDelete(run, run.student(), run.parameters_as(MultiDeleteParams))
 
 
-@pytest.mark.parametrize(
-    ("excess", "push"), [(45.0, 1.0), (FADING, 1.0), (FADING / 4, 0.25), (0.0, 0.0), (-9.0, 0.0)]
-)
-def test_the_push_on_each_deleted_pair_fades_as_it_is_known_less(
-    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch, excess: float, push: float
+@pytest.mark.parametrize("push", [1.0, 0.25, 0.0])
+def test_each_deleted_pair_is_pushed_as_much_as_its_kind_needs(
+    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch, push: float
 ) -> None:
     made = made_of(unlearn("gcn_bert", "multidelete", batch_size=64))
-    much = torch.full((len(made.run.forget),), 50.0)
-    much[0] = excess
-    monkeypatch.setattr(made.selection, "excess", lambda student, margin: much)
+    left = torch.ones(len(made.run.forget))
+    left[0] = push
+    monkeypatch.setattr(made.selection, "unfinished", lambda student: left)
     batch = made.batches(0, torch.Generator().manual_seed(0))[0]
-    assert made.push.tolist() == pytest.approx([push] + [1.0] * (len(much) - 1))
     pushed = made.loss(batch)["decoupling"].detach()
-    alone = torch.zeros(len(much))
+    alone = torch.zeros(len(left))
     alone[0] = 1.0
-    made.push = torch.ones(len(much))
+    made.push = torch.ones(len(left))
     everything = made.loss(batch)["decoupling"].detach()
     made.push = alone
     first = made.loss(batch)["decoupling"].detach()

@@ -89,24 +89,45 @@ def test_distance_is_the_auc_of_deleted_against_validation_pairs_from_half(
     )
 
 
-@pytest.mark.parametrize(("aim", "goal"), [("decouple", 20.0), ("calibrated", 50.0)])
-def test_each_label_is_too_well_known_by_what_its_deleted_pairs_stand_above_the_goal(
-    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch, aim: Aim, goal: float
+@pytest.mark.parametrize(
+    ("aim", "deleted", "left"),
+    [
+        ("decouple", 0.40, 1.0),
+        ("decouple", 0.25, 1.0),
+        ("decouple", 0.22, 0.25),
+        ("decouple", 0.20, 0.0),
+        ("calibrated", 0.60, 1.0),
+        ("calibrated", 0.52, 0.75),
+        ("calibrated", 0.50, 0.5),
+        ("calibrated", 0.45, 0.0),
+    ],
+)
+def test_deleted_pairs_of_a_label_are_pushed_until_they_are_at_the_goal(
+    unlearn: Callable[..., Unlearning],
+    monkeypatch: pytest.MonkeyPatch,
+    aim: Aim,
+    deleted: float,
+    left: float,
 ) -> None:
     run = unlearn("gcn_bert", "multidelete", aim=aim)
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    selection.retained = torch.arange(1000, 1100)
+    run.validation = selection.retained
     labels = run.inputs.labels
     assert len(labels[run.forget].unique()) == 2
+    run.inputs.labels = torch.cat([labels, torch.zeros(1100 - len(labels), dtype=torch.int64)])
+    run.inputs.labels[1050:] = 1
 
     def scores(model: PairModel, rows: Tensor) -> Tensor:
         del model
-        deleted = torch.isin(rows, run.forget)
-        # Of the others those of label 0 are below all deleted pairs, and the rest above them.
-        return torch.where(deleted, 0.5, labels[rows].float())
+        if len(rows) == 100:  # evenly from 0 to 1, and those of label 1 from 2 on
+            return torch.cat([(torch.arange(50) + 0.5) / 50, 2 + (torch.arange(50) + 0.5) / 50])
+        # Deleted pairs of label 1 are below all others of it, and the rest where it is asked.
+        return torch.where(run.inputs.labels[rows] == 1, 1.5, deleted)
 
     monkeypatch.setattr(selection, "_scores", scores)
-    expected = torch.where(labels[run.forget] == 0, 100.0 - goal, -goal)
-    torch.testing.assert_close(selection.excess(run.teacher, margin=5.0), expected)
+    expected = torch.where(run.inputs.labels[run.forget] == 1, 0.0, left)
+    torch.testing.assert_close(selection.unfinished(run.teacher), expected, rtol=0, atol=1e-5)
 
 
 def test_a_label_that_no_other_pair_has_is_compared_with_all_of_them(
@@ -115,8 +136,14 @@ def test_a_label_that_no_other_pair_has_is_compared_with_all_of_them(
     run = unlearn("gcn_bert", "multidelete")
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
     run.inputs.labels[run.forget[0]] = 7
-    monkeypatch.setattr(selection, "_scores", lambda _, rows: (rows == run.forget[0]).float() - 0.5)
-    assert selection.excess(run.teacher, margin=5.0)[0] == 100.0 - 20.0
+    monkeypatch.setattr(
+        selection, "_scores", lambda _, rows: torch.where(rows == run.forget[0], 0.1, 0.5)
+    )
+    assert selection.unfinished(run.teacher)[0] == 0.0
+    monkeypatch.setattr(
+        selection, "_scores", lambda _, rows: torch.where(rows == run.forget[0], 0.9, 0.5)
+    )
+    assert selection.unfinished(run.teacher)[0] == 1.0
 
 
 def test_without_labels_all_deleted_pairs_are_of_one_kind(
@@ -127,5 +154,6 @@ def test_without_labels_all_deleted_pairs_are_of_one_kind(
     deleted = run.task.scores(run.teacher, run.inputs, selection.deleted)
     retained = run.task.scores(run.teacher, run.inputs, selection.retained)
     above = (deleted[:, None] > retained).double() + (deleted[:, None] == retained).double() / 2
-    found = selection.excess(run.teacher, margin=5.0)
-    torch.testing.assert_close(found, torch.full_like(found, 100 * float(above.mean()) - 20.0))
+    selection.target = 100 * float(above.mean()) + 1.0
+    found = selection.unfinished(run.teacher)
+    torch.testing.assert_close(found, torch.full_like(found, 0.75))
