@@ -117,7 +117,7 @@ GRAPHS = TaskDefaults(
     held_out=1.0,
     epochs=50,
     least_steps=300,
-    target=10.0,
+    target=13.0,
 )
 # Where encoders stand still, steps cost little and the few weights that move must go far.
 GRAPHS_BY_FUSION = replace(GRAPHS, alpha=15.0, learning_rate=1e-2, epochs=120, least_steps=600)
@@ -137,7 +137,7 @@ IMAGES_BY_FUSION = replace(IMAGES, learning_rate=1e-3)
 # What ranks in retrieval is a similarity: it is decoupled and retained as well. Drawings of the same
 # thing with nearly the same words drift with the deleted ones, unless they are held.
 RANKING = TaskDefaults(
-    alpha=3.5,
+    alpha=3.0,
     beta=20.0,
     gamma=0.1,
     similarity=1.0,
@@ -149,7 +149,7 @@ RANKING = TaskDefaults(
     held_out=1.0,
     epochs=12,
     least_steps=240,
-    target=5.0,
+    target=6.0,
 )
 RANKING_BY_FUSION = replace(RANKING, learning_rate=1e-3)
 

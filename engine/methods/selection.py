@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 SAMPLE = 512
 """Most deleted and most other pairs whose scores are compared at each validation."""
 FADING = 4.0
-"""Points around the goal over which the push on deleted pairs fades."""
+"""Points of D_f below the target over which the push on deleted pairs fades under ``decouple``."""
+BALANCING = (48.0, 54.0)
+"""AUC against the unseen, in points, between which it fades under ``calibrated``: a third of the push and
+retention hold each other near 50."""
 
 
 class ForgettingSelection:
@@ -62,14 +65,12 @@ class ForgettingSelection:
         """Return for each deleted pair how much its kind is still to be pushed ``(F,)``, 0 to 1.
 
         Pairs of a kind have one label, where the task has labels: else those that are forgotten most
-        easily would pay for the others. Under ``decouple`` the push fades over `FADING` points of D_f
-        down from the target; under ``calibrated`` over as many points of the AUC against the unseen on
-        both sides of 0.5, where retention and half a push hold each other.
+        easily would pay for the others. See `FADING` and `BALANCING` for where the push fades.
         """
         run = self.run
-        rows, others, low, width = self.deleted, self.retained, self.target - FADING, FADING
+        rows, others, low, high = self.deleted, self.retained, self.target - FADING, self.target
         if run.aim == "calibrated":
-            rows, others, low, width = run.forget, run.validation, 50.0 - FADING, 2 * FADING
+            rows, others, (low, high) = run.forget, run.validation, BALANCING
         known, other = self._scores(student, rows), self._scores(student, others)
         kinds = run.inputs.labels if run.task.labelled else torch.zeros_like(run.inputs.labels)
         found = torch.zeros(len(run.forget))
@@ -79,7 +80,7 @@ class ForgettingSelection:
             auc = _auc(
                 known[mine] if mine.any() else known, other[theirs] if theirs.any() else other
             )
-            found[kinds[run.forget] == kind] = (100.0 * auc - low) / width
+            found[kinds[run.forget] == kind] = (100.0 * auc - low) / (high - low)
         return found.clamp(0.0, 1.0)
 
     def distance(self, student: "PairModel") -> float:

@@ -96,9 +96,9 @@ def test_distance_is_the_auc_of_deleted_against_validation_pairs_from_half(
         ("decouple", 0.25, 1.0),
         ("decouple", 0.22, 0.25),
         ("decouple", 0.20, 0.0),
-        ("calibrated", 0.60, 1.0),
-        ("calibrated", 0.52, 0.75),
-        ("calibrated", 0.50, 0.5),
+        ("calibrated", 0.70, 1.0),
+        ("calibrated", 0.54, 1.0),
+        ("calibrated", 0.50, 1 / 3),
         ("calibrated", 0.45, 0.0),
     ],
 )
