@@ -145,10 +145,10 @@ RANKING = TaskDefaults(
     mismatched=1.0,
     learning_rate=3e-4,
     retain_ratio=2.0,
-    neighbours=4,
+    neighbours=2,
     held_out=1.0,
-    epochs=12,
-    least_steps=240,
+    epochs=6,
+    least_steps=120,
     target=6.0,
 )
 RANKING_BY_FUSION = replace(RANKING, learning_rate=1e-3)
