@@ -21,6 +21,9 @@ INTERVALS = "Means over seeds with 95% t-intervals."
 
 def tables(results: Results) -> Iterator[Table]:
     """Yield every table that there are cells for."""
+    for column in results.columns:
+        for amount in results.amounts if results.rows("main") else ():
+            yield _summary(results, column, amount)
     for columns in results.lineups():
         for amount in results.amounts if results.rows("main") else ():
             yield _utility_and_forgetting(results, columns, amount)
@@ -49,6 +52,38 @@ def absences(results: Results) -> list[str]:
         f"- {column}: {', '.join(rows)}: {status}: {reason}"
         for (column, status, reason), rows in found.items()
     ]
+
+
+def _summary(results: Results, column: Column, amount: str) -> Table:
+    """What a reader of one data set looks for, in one table."""
+    reads = [
+        ("D_test", _metric(results, "d_test", subset="test"), 1),
+        ("lost", _lost(results), 1),
+        ("D_f", _metric(results, "d_f"), 1),
+        ("AUC against the unseen", _metric(results, "unseen_auc"), 3),
+        ("MI ratio", _metric(results, "mi_ratio"), 2),
+        *((f"probe: {words}", _metric(results, name), 1) for name, words in PROBES.items()),
+        ("seconds", _spent(results, "method_seconds", 1.0), 0),
+    ]
+    quantities = [Quantity(heading, column, read, digits) for heading, read, digits in reads]
+    grid = Grid(results, "main", amount, quantities)
+    title = f"{results.title(column)}, {amount} deleted"
+    note = (
+        "`lost` is the points of D_test that each seed's original had more; the other columns are "
+        f"explained at the tables below. {INTERVALS}"
+    )
+    return Table(title, grid.headings, [grid.original(), *grid.rows()], note)
+
+
+def _lost(results: Results) -> Read:
+    """Read how much D_test fell: the originals differ more from seed to seed than methods do."""
+
+    def read(cell: Json, moment: str) -> float | None:
+        before, after = (results.value(cell, "d_test", m, "test") for m in ("before", "after"))
+        known = moment == "after" and before is not None and after is not None
+        return before - after if known else None
+
+    return read
 
 
 def _utility_and_forgetting(results: Results, columns: Columns, amount: str) -> Table:

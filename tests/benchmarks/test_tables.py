@@ -64,6 +64,17 @@ def test_table_2_has_means_with_intervals_over_seeds_and_over_data_sets() -> Non
     ]  # fmt: skip
 
 
+def test_a_summary_of_each_data_set_and_amount_comes_first() -> None:
+    found = list(tables(Results(_three_seeds())))
+    assert [table.title for table in found[:2]] == ["A, 10% deleted", "B, 10% deleted"]
+    row = dict(zip(found[0].headings, ["", *_row(found[0], "MultiDelete")], strict=True))
+    # D_test was 90 and is 70, 72, 74.
+    assert (row["D_test"], row["lost"], row["D_f"]) == ("72.0 ± 5.0", "18.0 ± 5.0", "20.0 ± 0.0")
+    assert (row["MI ratio"], row["probe: text"]) == ("1.10 ± 0.25", "-")
+    original = dict(zip(found[0].headings, ["", *_row(found[0], "Original")], strict=True))
+    assert (original["D_test"], original["lost"]) == ("90.0 ± 0.0", "-")
+
+
 def test_the_originals_row_is_what_methods_found_before() -> None:
     table = _table(Results(_three_seeds()), "Table 2")
     assert table.rows[0] == ["Original", *["90.0 ± 0.0", "50.0 ± 0.0"] * 3]
