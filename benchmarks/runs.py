@@ -9,8 +9,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from engine.tasks import tasks
 ROOT = Path(__file__).parents[1]
 RESULT, CHECKPOINT, SPEC, STATE, LOG = "result.json", "checkpoint", "spec.json", "state", "log.txt"
 _LIBRARIES = ("torch", "torch-geometric", "transformers", "tokenizers", "numpy", "scikit-learn")
+DEFAULTS = "_defaults"
+"""Ends the name of the module with the values that stand in for nulls of a method's parameters."""
 _NO_RUN_USES = ("__main__.py", "catalogue.py")
 
 OnProgress = Callable[[Progress], None]
@@ -51,7 +56,7 @@ def digest(spec: RunSpec, data_digest: str, parent: str | None = None) -> str:
     """
     described = spec.model_dump_json(exclude={"data", "checkpoint"})
     code = code_digest(spec.action, spec.family, spec.task, spec.method)
-    facts = "\n".join([described, data_digest, str(parent), code])
+    facts = "\n".join([described, data_digest, str(parent), code, *_defaults(spec)])
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
@@ -65,6 +70,19 @@ def code_digest(action: str, family: str, task: str, method: str | None) -> str:
         name = source.relative_to(sources) if source.is_relative_to(sources) else source.name
         found.update(f"\n{name}\n{_without_words(source)}".encode())
     return found.hexdigest()
+
+
+def _defaults(spec: RunSpec) -> Iterator[str]:
+    """Yield what stands in for nulls of the method's parameters, where a file beside it says so.
+
+    The values of this run's kind count, and not the file, which has those of other kinds as well.
+    """
+    if spec.method is not None:
+        module = f"{methods.get(spec.method).run.__module__}{DEFAULTS}"
+        if find_spec(module) is not None:
+            modality = families.get(spec.family).modality
+            values = import_module(module).defaults(tasks.get(spec.task), modality, spec.update)
+            yield json.dumps(asdict(values), sort_keys=True)
 
 
 def _without_words(source: Path) -> str:
@@ -123,12 +141,16 @@ def relevant_sources(action: str, family: str, task: str, method: str | None) ->
 
 
 def _with_imports(source: Path) -> set[Path]:
-    """Return a file and those beside it that it imports, and that these import, and so on."""
+    """Return a file and those beside it that it imports, and that these import, and so on.
+
+    Defaults are found by value; see `_defaults`.
+    """
     found, waiting = {source}, [source]
     while waiting:
         tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
         modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         names = {(module or "").rpartition(".")[2] for module in modules}
+        names = {name for name in names if not name.endswith(DEFAULTS)}
         beside = {source.with_name(f"{name}.py") for name in names}
         new = {file for file in beside if file.is_file()} - found
         found |= new

@@ -15,7 +15,7 @@ from benchmarks.runs import digest
 from engine import RunSpec
 from engine.families import families
 from engine.methods import methods
-from engine.methods.multidelete_params import defaults
+from engine.methods.multidelete_defaults import defaults
 from engine.spec import Update
 from engine.tasks import tasks
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 from benchmarks.step.world import World
 from engine.families.base import Encoding, PairModel
 from engine.methods.multidelete import Batch
-from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults, defaults
+from engine.methods.multidelete_defaults import defaults
+from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults
 from engine.methods.targets import equal_weights, indifferent_weights, unrelated_pairs
 from engine.unlearning import Truths, Unlearning
 

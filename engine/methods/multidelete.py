@@ -25,7 +25,8 @@ from engine.methods.losses import (
     similarity_retention_loss,
     unimodal_retention_loss,
 )
-from engine.methods.multidelete_params import MultiDeleteParams, defaults
+from engine.methods.multidelete_defaults import defaults
+from engine.methods.multidelete_params import MultiDeleteParams
 from engine.methods.neighbours import drawn, nearest
 from engine.methods.selection import ForgettingSelection
 from engine.methods.targets import (

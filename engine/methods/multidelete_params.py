@@ -1,4 +1,4 @@
-"""What a request may set of MultiDelete, and what each task has where it sets nothing."""
+"""What a request may set of MultiDelete; `multidelete_defaults` has what stands in for nulls."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -6,8 +6,6 @@ from typing import Literal
 from pydantic import Field
 
 from engine.methods.base import MethodParams
-from engine.spec import Modality, Update
-from engine.tasks import Task
 
 
 def _weight(meaning: str) -> float | None:
@@ -102,67 +100,3 @@ class TaskDefaults:
         """Return these defaults with what ``params`` gives in their place."""
         chosen = {name: getattr(params, name) for name in TaskDefaults.__annotations__}
         return replace(self, **{k: value for k, value in chosen.items() if value is not None})
-
-
-GRAPHS = TaskDefaults(
-    alpha=12.0,
-    beta=20.0,
-    gamma=2.0,
-    similarity=0.0,
-    kept_similarity=0.0,
-    mismatched=0.5,
-    learning_rate=1e-3,
-    retain_ratio=4.0,
-    neighbours=0,
-    held_out=1.0,
-    epochs=50,
-    least_steps=300,
-    target=13.0,
-)
-# Where encoders stand still, steps cost little and the few weights that move must go far.
-GRAPHS_BY_FUSION = replace(GRAPHS, alpha=15.0, learning_rate=1e-2, epochs=120, least_steps=600)
-# An image has many pairs, and its model says "contradiction" or "false" of nearly every other
-# combination: what it says of these is held with more weight, and encoders may move more.
-IMAGES = replace(
-    GRAPHS,
-    alpha=15.0,
-    gamma=0.3,
-    mismatched=2.0,
-    learning_rate=3e-4,
-    epochs=6,
-    least_steps=600,
-    target=25.0,
-)
-IMAGES_BY_FUSION = replace(IMAGES, learning_rate=1e-3)
-# What ranks in retrieval is a similarity: it is decoupled and retained as well. Drawings of the same
-# thing with nearly the same words drift with the deleted ones, unless they are held.
-RANKING = TaskDefaults(
-    alpha=3.0,
-    beta=20.0,
-    gamma=0.1,
-    similarity=1.0,
-    kept_similarity=30.0,
-    mismatched=1.0,
-    learning_rate=3e-4,
-    retain_ratio=2.0,
-    neighbours=2,
-    held_out=1.0,
-    epochs=6,
-    least_steps=120,
-    target=6.0,
-)
-RANKING_BY_FUSION = replace(RANKING, learning_rate=1e-3)
-
-
-def defaults(task: Task | type[Task], modality: Modality, update: Update) -> TaskDefaults:
-    """Return what stands in for the nulls of the parameters.
-
-    Args:
-        task: what the model is trained for.
-        modality: of its items.
-        update: what may change.
-    """
-    found = (GRAPHS, GRAPHS_BY_FUSION) if modality == "graph" else (IMAGES, IMAGES_BY_FUSION)
-    if task.contrastive:
-        found = (RANKING, RANKING_BY_FUSION)
-    return found[0] if update == "all" else found[1]
