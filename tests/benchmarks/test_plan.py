@@ -1,5 +1,6 @@
 """Which runs there are, which cells have none, and what a run is found by."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from benchmarks.paper.plan import (
 )
 from benchmarks.runs import _without_words, digest, relevant_sources
 from engine.families import families
-from engine.methods import methods
+from engine.methods import methods, multidelete_defaults
 from engine.tasks import tasks
 from tests.benchmarks.tiny_bench import TINY
 
@@ -200,6 +201,21 @@ def test_an_unlearning_depends_on_its_own_method_and_on_every_metric() -> None:
     assert root / "methods" / "base.py" in found
     assert not [file for file in found if file.name in ("finetune.py", "ascent.py", "lcodec.py")]
     assert root / "metrics" / "unseen.py" in found
+
+
+def test_a_run_depends_on_the_defaults_of_its_own_kind_and_not_on_those_of_others(
+    prepared: dict[str, BenchData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = jobs(_plan(prepared, rows=["multidelete"]))[-1].spec
+    found = relevant_sources("unlearn", "albef", "retrieval", "multidelete")
+    assert "multidelete_params.py" in {file.name for file in found}
+    assert "multidelete_defaults.py" not in {file.name for file in found}
+    before = digest(spec, "data", "parent")
+    for kind, depends in (("GRAPHS", False), ("RANKING_BY_FUSION", False), ("RANKING", True)):
+        with monkeypatch.context() as patch:
+            changed = replace(getattr(multidelete_defaults, kind), alpha=99.0)
+            patch.setattr(multidelete_defaults, kind, changed)
+            assert (digest(spec, "data", "parent") != before) is depends, kind
 
 
 def test_comments_and_docstrings_change_no_run(tmp_path: Path) -> None:
