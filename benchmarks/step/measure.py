@@ -39,11 +39,13 @@ class Timings:
 
     Attributes:
         plain, engine: of each step.
+        cuts: what the engine took to cut each epoch into batches, and to see how far to push.
         pairs: deleted and retained pairs in a step.
     """
 
     plain: list[list[Seconds]] = field(default_factory=list)
     engine: list[list[Seconds]] = field(default_factory=list)
+    cuts: list[Seconds] = field(default_factory=list)
     pairs: int = 0
 
     def steps(self, loop: Loop, kind: Kind = "wall") -> list[float]:
@@ -52,7 +54,10 @@ class Timings:
 
     def epochs(self, loop: Loop, kind: Kind = "wall", start: int = 1) -> list[float]:
         """Return the seconds of every epoch after the first, or from ``start`` on."""
-        return [sum(getattr(step, kind) for step in epoch) for epoch in getattr(self, loop)[start:]]
+        epochs = [sum(getattr(step, kind) for step in epoch) for epoch in getattr(self, loop)]
+        if loop == "engine":
+            epochs = [own + getattr(cut, kind) for own, cut in zip(epochs, self.cuts, strict=True)]
+        return epochs[start:]
 
 
 class Clocked:
@@ -62,7 +67,7 @@ class Clocked:
 
     Args:
         objective: of the engine.
-        plain: takes a plain step, or None to run the engine alone.
+        plain: the plain loop, or None to run the engine alone.
         autocast: context of the engine's loss.
         sync: waits until the device has done all its work.
     """
@@ -70,7 +75,7 @@ class Clocked:
     def __init__(
         self,
         objective: MultiDelete,
-        plain: Callable[[Batch], None] | None,
+        plain: PlainLoop | None,
         autocast: AbstractContextManager[object],
         sync: Callable[[], None],
     ) -> None:
@@ -80,7 +85,12 @@ class Clocked:
 
     def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Batch]:
         """Cut an epoch as the engine does."""
+        began = _now()
         made = self.objective.batches(epoch, generator)
+        self.sync()
+        self.timings.cuts.append(_since(began))
+        if self.plain is not None:
+            self.plain.push = self.objective.push
         self.timings.plain.append([])
         self.timings.engine.append([])
         self.timings.pairs = len(made[0])
@@ -91,7 +101,7 @@ class Clocked:
         self._end()
         plain = self.plain
         if plain is not None:
-            self.timings.plain[-1].append(timed(lambda: plain(batch), self.sync))
+            self.timings.plain[-1].append(timed(lambda: plain.step(batch), self.sync))
         self._since = _now()
         with self.autocast:
             return self.objective.loss(batch)
@@ -152,9 +162,9 @@ def race(
     """
     device = world.run.teacher.device
     with deterministic(threads), engine_objective(world) as (student, objective):
-        step = PlainLoop(world, world.run.student()).step if plain else None
+        loop = PlainLoop(world, world.run.student()) if plain else None
         sync = _synchroniser(device)
-        clocked = Clocked(objective, step, autocast(device, precision), sync)
+        clocked = Clocked(objective, loop, autocast(device, precision), sync)
         schedule = Schedule(
             epochs=1 + epochs,
             learning_rate=objective.weights.learning_rate,
@@ -211,6 +221,7 @@ def compare(world: World, *, precision: Precision = "fp32", threads: int = 1) ->
         nudge(student)
         batch = objective.batches(0, torch.Generator().manual_seed(1))[0]
         loop = PlainLoop(world, student)
+        loop.push = objective.push
         with torch.no_grad():
             plain = loop.loss(batch)
             with autocast(device, precision):

@@ -47,6 +47,9 @@ class PlainLoop:
     Args:
         world: teacher, pairs, and inputs that keep no encoding.
         student: the model to change.
+
+    Attributes:
+        push: how hard each deleted pair is pushed ``(F,)``; how far is enough is no part of a step.
     """
 
     def __init__(self, world: World, student: PairModel) -> None:
@@ -55,6 +58,7 @@ class PlainLoop:
         self.weights = weights_of(world.run)
         self.items_of, self.texts_of = self._unrelated()
         self.shares = self._shares()
+        self.push = torch.ones(len(world.run.forget), device=self.teacher.device)
         self.trained = [p for p in student.parameters() if p.requires_grad]
         # The engine's optimiser: what is compared is the way to the gradient.
         rate = self.weights.learning_rate
@@ -107,7 +111,7 @@ class PlainLoop:
         readout = self.student.fuse(item, text).readout
         places = self.items_of[:, batch.places], self.texts_of[:, batch.places]
         total = readout.new_zeros(())
-        shares = self.shares[:, batch.places].to(readout.device)
+        shares = self.push[batch.places] * self.shares[:, batch.places].to(readout.device)
         for p, q, share in zip(*places, shares, strict=True):
             with torch.no_grad():
                 others = self.inputs.encode_across(self.teacher, p, q)

@@ -65,9 +65,12 @@ class ForgettingSelection:
         """Return for each deleted pair how much its kind is still to be pushed ``(F,)``, 0 to 1.
 
         Pairs of a kind have one label, where the task has labels: else those that are forgotten most
-        easily would pay for the others. See `FADING` and `BALANCING` for where the push fades.
+        easily would pay for the others. See `FADING` and `BALANCING` for where the push
+        fades; to a target of 0 it never does.
         """
         run = self.run
+        if run.aim == "decouple" and self.target <= 0:
+            return torch.ones(len(run.forget))
         rows, others, low, high = self.deleted, self.retained, self.target - FADING, self.target
         if run.aim == "calibrated":
             rows, others, (low, high) = run.forget, run.validation, BALANCING

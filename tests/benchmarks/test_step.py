@@ -71,9 +71,10 @@ def test_both_loops_take_the_same_steps_and_each_is_timed() -> None:
 
 def test_ratios_leave_the_first_epoch_out() -> None:
     first, slow, fast = Seconds(9.0, 9.0), Seconds(2.0, 3.0), Seconds(1.0, 1.0)
-    timings = Timings([[first] * 2, [slow, slow]], [[fast] * 2, [fast, Seconds(2.0, 1.5)]], 4)
+    cuts = [fast, Seconds(0.5, 0.5)]
+    timings = Timings([[first] * 2, [slow, slow]], [[fast] * 2, [fast, Seconds(2.0, 1.5)]], cuts, 4)
     assert ratios(timings, epochs=False) == [2.0, 1.0]
-    assert ratios(timings, epochs=True) == [pytest.approx(4 / 3)]
+    assert ratios(timings, epochs=True) == [pytest.approx(4 / 3.5)]  # with the cut into batches
     assert ratios(timings, epochs=False, kind="cpu") == [3.0, 2.0]
     assert timings.epochs("plain", start=0) == [18.0, 4.0]
 

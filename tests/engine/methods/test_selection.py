@@ -115,8 +115,9 @@ def test_deleted_pairs_of_a_label_are_pushed_until_they_are_at_the_goal(
     run.validation = selection.retained
     labels = run.inputs.labels
     assert len(labels[run.forget].unique()) == 2
-    run.inputs.labels = torch.cat([labels, torch.zeros(1100 - len(labels), dtype=torch.int64)])
-    run.inputs.labels[1050:] = 1
+    longer = torch.cat([labels, torch.zeros(1100 - len(labels), dtype=torch.int64)])
+    longer[1050:] = 1
+    monkeypatch.setattr(run.inputs, "labels", longer)
 
     def scores(model: PairModel, rows: Tensor) -> Tensor:
         del model
@@ -135,7 +136,9 @@ def test_a_label_that_no_other_pair_has_is_compared_with_all_of_them(
 ) -> None:
     run = unlearn("gcn_bert", "multidelete")
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
-    run.inputs.labels[run.forget[0]] = 7
+    labels = run.inputs.labels.clone()
+    labels[run.forget[0]] = 7
+    monkeypatch.setattr(run.inputs, "labels", labels)
     monkeypatch.setattr(
         selection, "_scores", lambda _, rows: torch.where(rows == run.forget[0], 0.1, 0.5)
     )
@@ -144,6 +147,15 @@ def test_a_label_that_no_other_pair_has_is_compared_with_all_of_them(
         selection, "_scores", lambda _, rows: torch.where(rows == run.forget[0], 0.9, 0.5)
     )
     assert selection.unfinished(run.teacher)[0] == 1.0
+
+
+def test_to_a_target_of_0_pairs_are_pushed_for_ever(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 0.0, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(selection, "_scores", lambda _, rows: torch.zeros(len(rows)))
+    assert selection.unfinished(run.teacher).tolist() == [1.0] * len(run.forget)
 
 
 def test_without_labels_all_deleted_pairs_are_of_one_kind(
