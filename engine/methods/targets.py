@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
-from torch.nn import functional
 
 from engine.unlearning import Truths, draw, unrelated_texts
 
@@ -89,23 +88,22 @@ def indifferent_weights(logits: Tensor, where: Tensor, draws: int) -> Tensor:
         draws: K.
     """
     logits = logits.double().cpu()
-    classes = logits.argmax(dim=1)[where].view(draws, -1)
-    mine = functional.one_hot(classes, logits.shape[1]).double()  # (K, F, C)
-    counts = mine.sum(dim=0)
-    sums = torch.einsum("kfp,kfc->fpc", mine, logits[where].view(draws, -1, logits.shape[1]))
-    weights = torch.zeros(classes.shape, dtype=torch.float64)
-    for pair, (count, total) in enumerate(zip(counts, sums, strict=True)):
-        present = count.nonzero().flatten()
-        shares = torch.zeros_like(count)
-        shares[present] = _evening(total[present] / count[present, None]) / count[present]
-        weights[:, pair] = shares[classes[:, pair]]
-    return weights.float()
+    drawn = where.view(draws, -1)
+    weights = torch.zeros(drawn.shape)
+    # One by one: K times F logits at once may be more than fits.
+    for pair, places in enumerate(drawn.T):
+        mine = logits[places]
+        present, which, counts = mine.argmax(1).unique(return_inverse=True, return_counts=True)
+        sums = mine.new_zeros(len(present), mine.shape[1]).index_add_(0, which, mine)
+        weights[:, pair] = (_evening(sums / counts[:, None]) / counts)[which].float()
+    return weights
 
 
 def _evening(means: Tensor) -> Tensor:
     """Return shares ``(P,)``, none negative, by which rows of ``(P, C)`` add up to the evenest row."""
     apart = means - means.mean(dim=1, keepdim=True)
-    # The last equation, sum of shares = 1, holds up to a scale: it only has to keep them from 0.
+    # Beside "each entry 0" stands "sum of shares 1". For shares of sum 1 that leave r, the best multiple of
+    # them leaves r / (1 + r): so the least r wins, and what comes out is that times a number.
     size = max(float(apart.abs().max()), torch.finfo(torch.float64).tiny)
     equations = torch.cat([apart.T / size, torch.ones(1, len(means), dtype=torch.float64)])
     wanted = torch.zeros(len(equations), dtype=torch.float64)

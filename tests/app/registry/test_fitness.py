@@ -246,11 +246,12 @@ def test_patience_without_validation_pairs_is_refused(
 
 
 def test_patience_where_the_last_epoch_is_kept_is_refused(post: Callable[..., Any]) -> None:
-    answer = post(RETRIEVAL, PLAIN, training={"patience": 3, "keep": "last"})
+    manifest = PLAIN + b'{"id": "v", "image": "0.png", "text": "v", "split": "val"}\n'
+    answer = post(RETRIEVAL, manifest, training={"patience": 3, "keep": "last"})
     assert answer.status_code == 422, answer.text
     [error] = answer.json()["errors"]
     assert error["pointer"] == "#/training/patience"
-    assert "Leave patience out" in answer.json()["detail"]
+    assert "keeps the last epoch" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
