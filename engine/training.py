@@ -221,13 +221,14 @@ class _Loop(Generic[BatchT]):
             total = torch.stack([term.float() for term in terms.values()]).sum()
         if not torch.isfinite(total):
             raise NonFiniteLoss(self._explain(terms))
-        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
         if not torch.isfinite(norm):
             raise NonFiniteLoss(f"{self._where()}: the gradient is not finite; {_ADVICE}")
         self.optimizer.step()
+        # At once: the next forward pass, and a validation, need the room.
+        self.optimizer.zero_grad(set_to_none=True)
         return terms
 
     def _where(self) -> str:

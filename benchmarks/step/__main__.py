@@ -162,7 +162,7 @@ class _One:
             memory.measured_in_own_process(arguments, side) / 1e6 for side in ("plain", "engine")
         )
         name = f"{self.what}: memory, plain beside engine"
-        note = f"{plain:,.0f} MB to {engine:,.0f} MB beyond model and data, in an epoch"
+        note = f"{plain:,.0f} MB to {engine:,.0f} MB beyond model and data, in two epochs"
         yield Figure(NAME, name, plain / engine, "", self._bar(NO_MORE), note)
 
 

@@ -181,12 +181,20 @@ def race(
         return clocked.timings
 
 
-def plain_alone(world: World, *, threads: int = 1) -> None:
-    """Run an epoch of the plain loop where nothing of the engine's is in memory."""
+def plain_alone(world: World, *, epochs: int, threads: int = 1) -> dict[str, Tensor]:
+    """Run ``1 + epochs`` epochs of the plain loop where nothing of the engine's is in memory.
+
+    Returns:
+        What was trained after the last epoch: the best checkpoint, of which the paper keeps one.
+    """
+    best: dict[str, Tensor] = {}
     with deterministic(threads):
         loop = PlainLoop(world, world.run.student())
-        for batch in plain_batches(world.run):
-            loop.step(batch)
+        for _ in range(1 + epochs):
+            for batch in plain_batches(world.run):
+                loop.step(batch)
+            best = loop.checkpoint()
+    return best
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:

@@ -94,6 +94,11 @@ class PlainLoop:
         nn.utils.clip_grad_norm_(self.trained, CLIP)
         self.optimizer.step()
 
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Return a copy of what is trained: the paper selects the best checkpoint of a deletion."""
+        named = self.student.named_parameters()
+        return {name: p.detach().clone() for name, p in named if p.requires_grad}
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms by the engine's names."""
         decoupling, unimodal = self._deleted(batch)
