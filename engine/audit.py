@@ -171,7 +171,7 @@ class Auditor:
             deleted=view.of(rows),
             retained=view.of(self.retained),
             validation=view.of(self.validation),
-            unseen=view.of(torch.cat([self.validation, self.test])),
+            unseen=view.of(self.test if len(self.test) else self.validation),
             seed=self.seed,
             deleted_vectors=view.vectors_of(rows),
             retained_vectors=view.vectors_of(self.probed),

@@ -80,8 +80,10 @@ class Evidence:
         subset: name of the deleted subset: ``forget``, ``forgotten`` or ``request:<id>``.
         deleted: its pairs (D_f).
         retained: a random sample of D_r, at least five times D_f where there are so many.
-        validation: held-out validation pairs, which no model was fitted to.
-        unseen: held-out pairs for the comparison with the unseen (validation and test).
+        validation: held-out validation pairs. No loss of an original knows them, but epochs are chosen by
+            them, and a method may hold some of them in place.
+        unseen: held-out pairs that neither training nor unlearning reads: test pairs, or validation
+            pairs where there are no test pairs.
         seed: of every random choice.
         deleted_vectors: unimodal embeddings of D_f.
         retained_vectors: unimodal embeddings of a random sample of D_r.

@@ -4,11 +4,13 @@ The attack is a support vector machine on the output distribution of a pair (its
 sorted probabilities). It is fitted on validation pairs (non-members) and as many retained training
 pairs (members), anew for each model. Reported are the MI ratio (the mean membership probability
 of D_f before / after; above 1 means less exposed, as in the paper's tables), the attack's AUC
-and its true positive rate at 1% false positives, both on pairs held out from the fit. It is one
-attack for all pairs: `engine.metrics.ulira` is the stronger one, fitted to each pair.
+and its true positive rate at 1% false positives, both on pairs held out from the fit. Non-members are
+validation pairs, by which epochs are chosen, and some of which an unlearning may hold in place; test
+pairs stay untouched for utility. It is one attack for all pairs: `engine.metrics.ulira` is the
+stronger one, fitted to each pair.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +85,9 @@ def membership(evidence: Evidence, before: Evidence | None, moment: Moment) -> l
         (
             "mi_attack_auc",
             "near_half",
-            evidence.once("mi_auc", lambda: _auc(evidence, attack, reason)),
+            _with_deleted(
+                evidence, attack, evidence.once("mi_auc", lambda: _auc(evidence, attack, reason))
+            ),
         ),
         (
             "mi_tpr_at_1pct_fpr",
@@ -207,6 +211,14 @@ def _auc(evidence: Evidence, attack: Attack | None, reason: str | None) -> _Find
     interval = bootstrap_auc(attack.members, attack.others, random)
     value = auc(attack.members, attack.others)
     return _Finding(_measured(attack), value, interval, details=_sizes(attack))
+
+
+def _with_deleted(evidence: Evidence, attack: Attack | None, finding: _Finding) -> _Finding:
+    """Add the mean membership probability of the deleted pairs: two models' make their MI ratio."""
+    if attack is None or not len(evidence.deleted) or not_finite(evidence.deleted.outputs):
+        return finding
+    mean = float(attack.probabilities(evidence.deleted).mean())
+    return replace(finding, details={**finding.details, "mean_on_deleted": mean})
 
 
 def _rate(evidence: Evidence, attack: Attack | None, reason: str | None) -> _Finding:

@@ -19,19 +19,39 @@ Group ``retained``: retained pairs against other test pairs, since what stays ca
 
 What it cannot show: with few references the attack is weak, and an AUC near 0.5 is no proof. It
 sees one score of each pair, not the weights. Unlearning by earlier requests is not repeated in the
-references. The interval is over pairs, not over reference models. ``auc_on_references`` in
-``details`` attacks each reference with the others, where the same pairs stand on both sides.
+references. The interval is over pairs, not over reference models.
+
+``on_references`` in ``details`` is the same figure when each reference is attacked with the others, as
+the paper evaluates it: of the procedure and not of this one version, with the same pairs on both sides, and
+with half of the models times all pairs there, enough for rates that a single version has too few
+pairs for. ``per_label`` is the AUC of the deleted pairs of each label against all that were never seen.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.metrics.base import Evidence, Floats, Moment, ReferenceScores, metrics
-from engine.metrics.labels import Figure
-from engine.metrics.ranking import MIN_FOR_INTERVAL, auc, bootstrap_auc, bootstrap_rate, rate_at
+from engine.metrics.base import (
+    Evidence,
+    Floats,
+    Labels,
+    Moment,
+    ReferenceScores,
+    Rows,
+    metrics,
+)
+from engine.metrics.labels import Figure, by_label
+from engine.metrics.ranking import (
+    MIN_FOR_INTERVAL,
+    auc,
+    bootstrap,
+    bootstrap_auc,
+    bootstrap_rate,
+    rate_at,
+)
 from engine.metrics.reasons import not_finite, too_few
 from engine.metrics.scores import logit_scaled, span
 from engine.spec import Metric
@@ -57,7 +77,8 @@ def ulira(evidence: Evidence, _before: Evidence | None, moment: Moment) -> list[
         return missing if moment == "after" else []
     found = []
     for number, (group, given) in enumerate(evidence.references.items()):
-        found += _group(group, given, moment, evidence.seed + 1000 * number)
+        labels = evidence.deleted.labels if group == "forget" else None
+        found += _group(group, given, labels, moment, evidence.seed + 1000 * number)
     return found
 
 
@@ -86,25 +107,28 @@ def _log_density(target: Floats, references: Floats, chosen: Chosen) -> Floats:
     return density
 
 
-def _group(group: str, given: ReferenceScores, moment: Moment, seed: int) -> list[Metric]:
+def _group(
+    group: str, given: ReferenceScores, labels: Labels | None, moment: Moment, seed: int
+) -> list[Metric]:
     scale = span(given.target, given.references)
     references = logit_scaled(given.references, scale)
     target = logit_scaled(given.target, scale)
     ratios = log_ratio(target, references, given.inside, ~given.inside)
     members, others = ratios[given.member], ratios[~given.member]
     reason = not_finite(given.target, given.references) or too_few("learned", len(members), 1)
-    details = {
-        "never_seen": len(others),
-        "reference_models": len(references),
-        "auc_on_references": None if reason else _on_references(references, given.inside),
-    }
+    pooled = None if reason else _Pooled.of(references, given.inside)
+    details = {"never_seen": len(others), "reference_models": len(references)}
     figures = {"ulira_auc": _auc(members, others, reason, seed)}
     for name, rate in RATES.items():
         figures[name] = _rate(members, others, reason, rate, seed)
-    return [
-        _metric(name, moment, group, len(members), figure, details)
-        for name, figure in figures.items()
-    ]
+    found = []
+    for name, figure in figures.items():
+        more: dict[str, Any] = {} if pooled is None else pooled.figure(RATES.get(name), seed)
+        if name == "ulira_auc" and not reason:
+            by = by_label(labels, lambda _label, rows: _auc(members[rows], others, None, seed))
+            more |= {"per_label": by} if by else {}
+        found.append(_metric(name, moment, group, len(members), figure, details | more))
+    return found
 
 
 def _auc(members: Floats, others: Floats, reason: str | None, seed: int) -> Figure:
@@ -126,10 +150,39 @@ def _rate(members: Floats, others: Floats, reason: str | None, rate: float, seed
     return Figure(rate_at(members, others, rate), bootstrap_rate(members, others, rate, random))
 
 
-def _on_references(references: Floats, inside: Chosen) -> float:
-    """Return the AUC of the attack on each reference model by all the others."""
-    ratios = np.stack(list(_left_out(references, inside)))
-    return auc(ratios[inside], ratios[~inside])
+@dataclass(frozen=True)
+class _Pooled:
+    """The attack on every reference by the others.
+
+    Attributes:
+        ratios: log ratios ``(K, n)``.
+        inside: whether that reference learned the pair ``(K, n)``.
+    """
+
+    ratios: Floats
+    inside: Chosen
+
+    @classmethod
+    def of(cls, references: Floats, inside: Chosen) -> "_Pooled":
+        return cls(np.stack(list(_left_out(references, inside))), inside)
+
+    def figure(self, rate: float | None, seed: int) -> dict[str, Any]:
+        """Return the AUC, or the true positive rate at ``rate``, with an interval over pairs."""
+
+        def value(rows: Rows) -> float:
+            ratios, inside = self.ratios[:, rows], self.inside[:, rows]
+            members, others = ratios[inside], ratios[~inside]
+            return auc(members, others) if rate is None else rate_at(members, others, rate)
+
+        pairs = self.ratios.shape[1]
+        sizes = {"n": int(self.inside.sum()), "never_seen": int((~self.inside).sum())}
+        reason = too_few("never seen", sizes["never_seen"], round(1 / (rate or 1)))
+        found: dict[str, Any] = {"value": None, "interval": None, "unavailable": reason, **sizes}
+        if not reason:
+            found["value"] = value(np.arange(pairs))
+            if pairs >= MIN_FOR_INTERVAL:
+                found["interval"] = bootstrap(value, pairs, np.random.default_rng([seed, 15]))
+        return {"on_references": found}
 
 
 def _left_out(references: Floats, inside: Chosen) -> Iterator[Floats]:

@@ -1,9 +1,10 @@
 """Against the unseen: can deleted pairs be told from pairs that the model never saw?
 
-The value is the AUC of the pair score with deleted pairs as positives and unseen (validation and
-test) pairs as negatives: the chance that a deleted pair scores above an unseen one. 0.5: a deleted
-pair cannot be told from one that was never there. Above: it is still known. Far below: it is
-over-forgotten, which itself marks it as deleted. The paper does not measure it.
+The value is the AUC of the pair score with deleted pairs as positives and unseen pairs as negatives: the
+chance that a deleted pair scores above an unseen one. 0.5: a deleted pair cannot be told from one that
+was never there. Above: it is still known. Far below: it is over-forgotten, which itself marks it as
+deleted. Unseen are the test pairs: an unlearning may stop by validation pairs, and hold some in place.
+Only a data set without test pairs is measured on validation pairs. The paper does not measure it.
 """
 
 from typing import Any

@@ -143,6 +143,23 @@ def test_what_reference_models_say_reaches_the_metrics(
     assert found.unavailable == "the reason"
 
 
+def test_unseen_are_test_pairs_and_validation_pairs_only_where_there_are_none(
+    division: Division, model: PairModel, inputs: Inputs
+) -> None:
+    for given, wanted in (
+        (division, division.test),
+        (replace(division, test=division.test[:0]), division.validation),
+    ):
+        made = auditor(given)
+        found = made.metrics(made.view(model, inputs, "after"), None, "after")
+        metric = find(found, "unseen_auc", "after", "forget")
+        assert metric is not None
+        assert metric.details["n_unseen"] == len(wanted)
+        scores = GraphText().scores(model, inputs, wanted)
+        deleted = GraphText().scores(model, inputs, given.forget)
+        assert metric.value == pytest.approx((deleted[:, None] > scores[None]).double().mean())
+
+
 def test_utility_is_measured_on_test_and_on_validation(
     division: Division, model: PairModel, inputs: Inputs, graph_data: PairDataset
 ) -> None:

@@ -138,7 +138,7 @@ def test_the_attack_finds_what_an_overfitted_original_learned(
         metric = found["before", subset]
         assert metric.value > 0.65
         assert metric.interval[0] > 0.5
-        assert metric.details["auc_on_references"] > 0.6
+        assert metric.details["on_references"]["value"] > 0.6
         assert metric.details["reference_models"] == MODELS
     assert (found["after", "forget"].n, found["after", "retained"].n) == (GONE, 38)
 

@@ -101,6 +101,19 @@ def test_the_ratio_is_above_1_when_deleted_pairs_stop_looking_like_members(
     assert ratio.value == pytest.approx(quotient)
 
 
+def test_means_on_deleted_pairs_of_two_models_make_their_ratio(
+    make_evidence: Make, sure_outputs: Observe
+) -> None:
+    before = _evidence(make_evidence, sure_outputs)
+    after = replace(_evidence(make_evidence, sure_outputs, deleted=0.0), subset="request:a")
+    means = [
+        _by_name(membership(one, None, "before"))["mi_attack_auc"].details["mean_on_deleted"]
+        for one in (before, after)
+    ]
+    ratio = _by_name(membership(after, before, "after"))["mi_ratio"]
+    assert means[0] / means[1] == pytest.approx(ratio.value)
+
+
 def test_the_ratio_is_1_when_nothing_changed(make_evidence: Make, sure_outputs: Observe) -> None:
     evidence = _evidence(make_evidence, sure_outputs)
     ratio = _by_name(membership(evidence, evidence, "after"))["mi_ratio"]

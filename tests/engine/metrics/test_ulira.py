@@ -81,7 +81,7 @@ def test_learned_pairs_are_found_although_pairs_differ_more_than_learning_does(
         150,
         8,
     )
-    assert found.details["auc_on_references"] == pytest.approx(found.value, abs=0.05)
+    assert found.details["on_references"]["value"] == pytest.approx(found.value, abs=0.05)
     # One threshold for all pairs is far weaker: this is why each has an attacker of its own.
     wins = given.target[given.member][:, None] > given.target[~given.member][None]
     assert wins.mean() < 0.75
@@ -105,8 +105,48 @@ def test_on_references_the_number_of_models_gives_no_pair_away(
     make_evidence: Make, models: int
 ) -> None:
     found = _attack(make_evidence, forget=_scores(500, 500, models=models, shift=0.0))
-    on_references = _named(found, "ulira_auc").details["auc_on_references"]
-    assert on_references == pytest.approx(0.5, abs=0.03)
+    on_references = _named(found, "ulira_auc").details["on_references"]
+    assert on_references["value"] == pytest.approx(0.5, abs=0.03)
+    assert on_references["interval"][0] < 0.5 < on_references["interval"][1]
+
+
+def test_rates_on_references_need_fewer_pairs_since_each_stands_in_half_of_the_models(
+    make_evidence: Make,
+) -> None:
+    found = _attack(make_evidence, forget=_scores(125, 125, models=8, shift=4.0))
+    rate = _named(found, "ulira_tpr_at_0.1pct_fpr")
+    assert rate.value is None
+    pooled = rate.details["on_references"]
+    assert (pooled["n"], pooled["never_seen"], pooled["unavailable"]) == (1000, 1000, None)
+    assert 0.5 < pooled["interval"][0] <= pooled["value"] <= pooled["interval"][1] <= 1
+    fewer = _attack(make_evidence, forget=_scores(124, 125, models=8, shift=4.0))
+    pooled = _named(fewer, "ulira_tpr_at_0.1pct_fpr").details["on_references"]
+    assert pooled["unavailable"] == "needs at least 1000 never seen pairs; 996 came"
+    assert _named(fewer, "ulira_tpr_at_1pct_fpr").details["on_references"]["value"] > 0.5
+
+
+def test_pooled_rates_of_pairs_that_left_no_trace_are_no_better_than_guessing(
+    make_evidence: Make,
+) -> None:
+    found = _attack(make_evidence, forget=_scores(500, 500, shift=0.0))
+    pooled = _named(found, "ulira_tpr_at_1pct_fpr").details["on_references"]
+    assert pooled["value"] == pytest.approx(0.01, abs=0.01)
+
+
+def test_deleted_pairs_of_each_label_are_attacked_on_their_own(make_evidence: Make) -> None:
+    moved = _scores(150, 150, shift=4.0)
+    gone = moved.references[(~moved.inside).argmax(axis=0), np.arange(300)]
+    mixed = replace(moved, target=np.where(np.arange(300) < 100, gone, moved.target))
+    labels = np.repeat([0, 1], [100, 50])
+    evidence = make_evidence()
+    deleted = replace(evidence.deleted, labels=labels)
+    evidence = replace(evidence, deleted=deleted, references={"forget": mixed, "retained": moved})
+    found = ulira(evidence, None, "after")
+    by = _named(found, "ulira_auc").details["per_label"]
+    assert (by["0"]["n"], by["1"]["n"]) == (100, 50)
+    assert by["1"]["value"] > 0.9
+    assert by["0"]["value"] == pytest.approx(0.5, abs=0.15)
+    assert "per_label" not in _named(found, "ulira_auc", "retained").details
 
 
 def test_rates_need_a_hundred_and_a_thousand_pairs_never_seen(make_evidence: Make) -> None:
