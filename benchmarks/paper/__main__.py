@@ -1,10 +1,10 @@
 """``lethe bench paper``: the paper's experiments on data that lie in one folder.
 
 Trains an original for each data set and seed, lets every method that applies forget the same pairs,
-and writes results.json, tables.md and plots/. It can be stopped at any moment and goes on with
---resume: a run is found by a digest of its specification, its data and the code that it uses, and
-is never done twice. The exit status is 0 when every run ended as planned (also where a method does
-not apply), 2 when one failed, 130 when it was stopped.
+and writes results.json, tables.md, runs.md and plots/. It can be stopped at any moment and goes on
+with --resume: a run is found by a digest of its specification, its data and the code that it uses,
+and is never done twice. The exit status is 0 when every run ended as planned (also where a method
+does not apply), 2 when one failed, 130 when it was stopped.
 """
 
 import argparse
@@ -145,7 +145,8 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
         "--forget",
         action="append",
         metavar="AMOUNT",
-        help="pairs, or a percentage of them; can be repeated [3.5%% and 17%%]",
+        help="pairs, or a percentage of them; can be repeated. The trade-off takes the first, sizes "
+        "and sequence the last [3.5%% and 17%%]",
     )
     add(
         "--references",

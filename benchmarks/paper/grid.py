@@ -88,8 +88,9 @@ class Grid:
         return ["Method", *(q.heading for q in self.quantities), *(f"Avg. {m}" for m in self.means)]
 
     def rows(self) -> list[list[str]]:
-        """Return a row for each method."""
-        return [self._row(row) for row in self.results.rows(self.part)]
+        """Return a row for each method that these columns have cells of."""
+        rows = self.results.rows(self.part)
+        return [self._row(r) for r in rows if any(self._cells(q, r) for q in self.quantities)]
 
     def original(self) -> list[str]:
         """Return the row of the originals: what any method found before it began."""

@@ -117,52 +117,78 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
 
 
 def _trade(results: Results, column: Column, folder: Path) -> list[Path]:
-    """The two aims against each other: a curve over what is asked for, of the first seed.
+    """The two aims against each other: a curve over what is asked for, with intervals over seeds.
 
     Left the AUC against the unseen, right D_test, both over D_f. `calibrated`, the yardstick and the
     original are points beside the curve.
     """
     files: list[Path] = []
     cells = results.select("tradeoff", column)
-    amount = results.amounts[0]
-    others = [c for c in results.select("main", column, YARDSTICK, amount) if c["seed"] == 0]
-    kinds = {
-        "decouple": [c for c in cells if c["row"].startswith(TARGET)],
-        "calibrated": [c for c in cells if not c["row"].startswith(TARGET)],
-        name_of(YARDSTICK): others,
-    }
-    shown = {name: list(_aims(results, found, "after")) for name, found in kinds.items()}
-    shown["original"] = list(_aims(results, cells[:1], "before"))
-    if not shown["decouple"]:
+    shown = _aims_by_kind(results, column, cells)
+    if "decouple" not in shown:
         return files
     with _figure(8.6, folder, _stem("aims", column), files) as figure:
         panels = figure.subplots(1, 2)
-        for place, axes in enumerate(panels):
-            for number, (name, points) in enumerate(shown.items()):
-                along = sorted((d_f, *rest) for d_f, *rest in points)
-                line = "-" if name == "decouple" else ""
-                xs, ys = [p[0] for p in along], [p[1 + place] for p in along]
-                axes.plot(xs, ys, line, marker=_MARKERS[number], label=name)
+        for number, (name, points) in enumerate(shown.items()):
+            shape = _MARKERS[number] + ("-" if name == "decouple" else "")
+            for axes, place in zip(panels, (1, 2), strict=True):
+                _curve(axes, [(point[0], point[place]) for point in points], shape, name)
         panels[0].axhline(0.5, color="gray", linewidth=0.8)
         panels[0].set(xlabel="D_f", ylabel="AUC against the unseen (0.5: as if never there)")
         panels[1].set(xlabel="D_f", ylabel="D_test (points)")
-        figure.suptitle(f"{results.title(column)}, {amount} deleted: the two aims")
+        figure.suptitle(f"{results.title(column)}, {cells[0]['amount']} deleted: the two aims")
         _legend(figure, panels[0])
     return files
 
 
-def _aims(
-    results: Results, cells: Sequence[Json], moment: str
-) -> Iterator[tuple[float, float, float]]:
-    """Yield D_f, AUC against the unseen and D_test of each cell that has all three."""
-    for cell in cells:
-        values = (
-            results.value(cell, "d_f", moment),
-            results.value(cell, "unseen_auc", moment),
-            results.value(cell, "d_test", moment, "test"),
-        )
-        if None not in values:
-            yield values  # type: ignore[misc]  # none of them is None
+def _aims_by_kind(
+    results: Results, column: Column, cells: Sequence[Json]
+) -> dict[str, list[tuple[Mean, ...]]]:
+    """Return `_aims` of the curve and of the points beside it, all of the same seeds."""
+    seeds = {cell["seed"] for cell in cells}
+    others = results.select("main", column, YARDSTICK, cells[0]["amount"])
+    kinds = {
+        "decouple": [c for c in cells if c["row"].startswith(TARGET)],
+        "calibrated": [c for c in cells if not c["row"].startswith(TARGET)],
+        name_of(YARDSTICK): [c for c in others if c["seed"] in seeds],
+    }
+    shown = {name: list(_aims(results, found, "after")) for name, found in kinds.items()}
+    first = [cell for cell in cells if cell["row"] == cells[0]["row"]]
+    shown["original"] = list(_aims(results, first, "before"))
+    return {name: points for name, points in shown.items() if points}
+
+
+def _aims(results: Results, cells: Sequence[Json], moment: str) -> Iterator[tuple[Mean, ...]]:
+    """Yield the mean D_f, AUC against the unseen and D_test of each row, over seeds that have all."""
+    for row in dict.fromkeys(cell["row"] for cell in cells):
+        measured = [_three(results, cell, moment) for cell in cells if cell["row"] == row]
+        known = [values for values in measured if None not in values]
+        means = [Mean.of(values) for values in zip(*known, strict=True)]
+        if means:
+            yield tuple(mean for mean in means if mean is not None)
+
+
+def _three(results: Results, cell: Json, moment: str) -> tuple[float | None, ...]:
+    return (
+        results.value(cell, "d_f", moment),
+        results.value(cell, "unseen_auc", moment),
+        results.value(cell, "d_test", moment, "test"),
+    )
+
+
+def _curve(axes: "Axes", points: Sequence[tuple[Mean, Mean]], shape: str, name: str) -> None:
+    """Draw means from left to right, with their intervals where there are several seeds."""
+    along = sorted(points, key=lambda point: point[0].value)
+    xs, ys = ([point[place] for point in along] for place in (0, 1))
+    axes.errorbar(
+        [x.value for x in xs],
+        [y.value for y in ys],
+        xerr=[x.half or 0.0 for x in xs],
+        yerr=[y.half or 0.0 for y in ys],
+        fmt=shape,
+        elinewidth=0.8,
+        label=name,
+    )
 
 
 def _time_against_size(results: Results, column: Column, folder: Path) -> list[Path]:

@@ -1,15 +1,16 @@
-"""Write what was measured: ``results.json``, ``tables.md`` and ``plots/``."""
+"""Write what was measured: ``results.json``, ``tables.md``, ``runs.md`` and ``plots/``."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.origins import measured_on, traced
 from benchmarks.paper.plots import draw
 from benchmarks.paper.results import Json, Results
 from benchmarks.paper.tables import absences, tables
 
-RESULTS, TABLES, PLOTS = "results.json", "tables.md", "plots"
+RESULTS, TABLES, RUNS, PLOTS = "results.json", "tables.md", "runs.md", "plots"
 
 
 def write_results(content: Json, out: Path) -> Results:
@@ -39,28 +40,22 @@ def _block(ends: str, lines: Sequence[str]) -> str:
 
 
 def write_report(results: Results, out: Path) -> list[Path]:
-    """Write tables and plots, and return the files.
+    """Write tables, the runs behind them, and plots, and return the files.
 
     Raises:
         BenchmarkError: matplotlib is not installed; the tables are there even so.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / TABLES).write_text(markdown(results), encoding="utf-8")
-    return [out / TABLES, *draw(results, out / PLOTS)]
+    (out / RUNS).write_text(traced(results), encoding="utf-8")
+    return [out / TABLES, out / RUNS, *draw(results, out / PLOTS)]
 
 
 def markdown(results: Results) -> str:
     """Return every table, what they were measured on, and why a cell is empty."""
-    content = results.content
-    machine = ", ".join(f"{name} {value}" for name, value in content["machine"].items())
-    asked = content["options"]
-    measured_on = (
-        f"Commit {content['commit']}; {machine}; device {asked['device']}, "
-        f"{asked['threads']} thread(s) a run, {asked['seeds']} seed(s).\n"
-    )
     parts = [
         "# The paper's experiments\n",
-        measured_on,
+        measured_on(results),
         *(table.markdown() for table in tables(results)),
     ]
     missing = absences(results)

@@ -170,6 +170,10 @@ class Results:
         """Return the rows of a part, in the order of the plan."""
         return list(dict.fromkeys(cell["row"] for cell in self.cells if cell["part"] == part))
 
+    def seeds(self, part: str) -> int:
+        """Return how many seeds a part has."""
+        return len({cell["seed"] for cell in self.cells if cell["part"] == part})
+
     def select(
         self, part: str, column: Column, row: str | None = None, amount: str | None = None
     ) -> list[Json]:

@@ -1,5 +1,7 @@
 """A folder of data sets: digits, 120 pairs of them."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,14 @@ import pytest
 from benchmarks.paper.data import BenchData, prepare
 from engine.data.digits import write_digits
 from tests.benchmarks.tiny_bench import TINY
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A command sets what ends it; tests that follow have their own again."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

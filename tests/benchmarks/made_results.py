@@ -2,12 +2,18 @@
 
 from typing import Any
 
+from benchmarks.paper.plan import AT_ONCE, FINAL
+
 Json = dict[str, Any]
+Made = tuple[list[Json], dict[str, Json]]
+"""Cells, and runs by id."""
 HISTOGRAMS = {"low": 0.0, "high": 1.0, "deleted": [1, 3], "retained": [0, 4], "unseen": [2, 2]}
+ENVIRONMENT = {"platform": "Linux x86_64", "device": "cpu", "torch": "2.0"}
 
 
-def metric(name: str, value: float | None, subset: str, moment: str = "after") -> Json:
-    details = {"histograms": HISTOGRAMS} if name == "d_f" else {}
+def metric(
+    name: str, value: float | None, subset: str, moment: str = "after", **details: Any
+) -> Json:
     return {
         "name": name,
         "moment": moment,
@@ -18,11 +24,13 @@ def metric(name: str, value: float | None, subset: str, moment: str = "after") -
         "direction": "higher",
         "unit": "",
         "unavailable": None if value is not None else "too few pairs",
-        "details": details,
+        "details": ({"histograms": HISTOGRAMS} if name == "d_f" else {}) | details,
     }
 
 
-def unlearned(metrics: list[Json], seconds: float = 2.0, pairs: int = 10) -> Json:
+def unlearned(
+    metrics: list[Json], seconds: float = 2.0, pairs: int = 10, commit: str = "abc"
+) -> Json:
     """A run that is done."""
     cost = {
         "seconds": 9.0,
@@ -32,13 +40,22 @@ def unlearned(metrics: list[Json], seconds: float = 2.0, pairs: int = 10) -> Jso
         "samples_seen": 100,
         "steps": 10,
     }
+    machine = {"processor": "one", "cores": "2", "load averages": str(seconds), "python": "3.11"}
     return {
         "status": "done",
         "reason": None,
         "spec": {"forget": {"request": {"pairs": pairs, "sha256": "00"}}},
+        "provenance": {"commit": commit, "machine": machine},
+        "environment": ENVIRONMENT,
         "metrics": metrics,
         "cost": cost,
     }
+
+
+def ended(status: str, reason: str) -> Json:
+    """A run that gave nothing."""
+    nothing = dict.fromkeys(("provenance", "environment", "cost"))
+    return {"status": status, "reason": reason, "metrics": [], **nothing}
 
 
 def both(test: float, forgetting: float, ratio: float | None = None) -> list[Json]:
@@ -71,8 +88,8 @@ def content(cells: list[Json], runs: dict[str, Json], seeds: int = 3) -> Json:
     names = dict.fromkeys(cell["preset"] for cell in cells)
     return {
         "format": 1,
-        "commit": "abc",
-        "machine": {"processor": "one"},
+        "commit": "def",
+        "machine": {"processor": "another"},
         "options": {
             "amounts": ["10%"],
             "seeds": seeds,
@@ -84,3 +101,76 @@ def content(cells: list[Json], runs: dict[str, Json], seeds: int = 3) -> Json:
         "cells": cells,
         "runs": runs,
     }
+
+
+def traded() -> Made:
+    """Two seeds of two targets and of the other aim; seeds differ by 2 points, .02 and .2."""
+    rows = {"target 5": (80, 10, 0.30, 1.5), "target 50": (88, 48, 0.6, 1), "calibrated": None}
+    cells, runs = [], {}
+    for row, values in rows.items():
+        test, forgetting, unseen, ratio = values or (85, 28, 0.5, 1.2)
+        for seed in (0, 1):
+            found = both(test + 2 * seed, forgetting + 2 * seed, ratio + seed / 5)
+            found.append(metric("unseen_auc", 0.65, "forget", "before"))
+            found.append(metric("unseen_auc", unseen + seed / 50, "forget"))
+            cells.append(cell("a", row, f"{row} {seed}", seed=seed, part="tradeoff"))
+            runs[f"{row} {seed}"] = unlearned(found)
+    return cells, runs
+
+
+def attacked() -> Made:
+    """An attack that has too few pairs for rates on one model, and for .1% also over references."""
+
+    def found(name: str, group: str, moment: str, *values: float | None) -> Json:
+        direct, pooled = values
+        return metric(name, direct, group, moment, on_references={"value": pooled})
+
+    metrics = [
+        found("ulira_auc", "forget", "before", 0.8, 0.75),
+        found("ulira_auc", "forget", "after", 0.55, 0.52),
+        found("ulira_tpr_at_1pct_fpr", "forget", "after", None, 1.4),
+        found("ulira_tpr_at_0.1pct_fpr", "forget", "after", None, None),
+        found("ulira_auc", "retained", "after", 0.6, 0.58),
+        found("ulira_tpr_at_1pct_fpr", "retained", "after", 2.5, 2.0),
+        found("ulira_tpr_at_0.1pct_fpr", "retained", "after", None, 0.3),
+    ]
+    return [cell("a", "multidelete", "m")], {"m": unlearned(metrics)}
+
+
+def labelled() -> Made:
+    """Three labels, of one of which there are too few pairs for a figure; the task has an F1."""
+
+    def found(name: str, moment: str, *values: float | None) -> Json:
+        labels = dict(zip(("0", "2", "10"), values, strict=True))
+        by = {label: {"value": value} for label, value in labels.items()}
+        return metric(name, 1.0, "forget", moment, per_label=by)
+
+    metrics = [
+        found("d_f", "before", 51, 49, None),
+        found("d_f", "after", 18, 9, None),
+        found("unseen_auc", "before", 0.6, 0.7, None),
+        found("unseen_auc", "after", 0.41, 0.32, None),
+        found("mi_ratio", "after", 1.1, 1.4, None),
+        metric("f1", 66.0, "test", "before"),
+        metric("f1", 64.5, "test"),
+    ]
+    return [cell("a", "multidelete", "m")], {"m": unlearned(metrics)}
+
+
+def in_sequence() -> Made:
+    """Four requests: D_f of the first three rises by 3, 1 and 2 until the end."""
+    names = [f"request-0{number}" for number in range(1, 5)]
+    after = dict(zip(names, (30.0, 32.0, 34.0, 36.0), strict=True))
+    final = dict(zip(names, (33.0, 33.0, 36.0, 36.0), strict=True))
+    runs = {name: unlearned(both(88.0, after[name], 1.2)) for name in names}
+    once, end = [metric("d_test", 89.0, "test")], [metric("d_test", 87.0, "test")]
+    for name in names:
+        subset = f"request:{name}"
+        once += [metric("d_f", 28.0, subset), metric("mi_ratio", 1.4, subset)]
+        once.append(metric("mi_attack_auc", 0.7, subset, "before", mean_on_deleted=0.6))
+        once.append(metric("mi_attack_auc", 0.6, subset, mean_on_deleted=0.43))
+        end += [metric("d_f", final[name], subset), metric("unseen_auc", 0.45, subset)]
+        end.append(metric("mi_attack_auc", 0.6, subset, mean_on_deleted=0.4))
+    runs |= {AT_ONCE: unlearned(once), FINAL: unlearned(end)}
+    rows = (AT_ONCE, *names, FINAL)
+    return [cell("a", row, row, part="sequence", amount="17%") for row in rows], runs

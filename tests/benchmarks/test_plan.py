@@ -15,6 +15,7 @@ from benchmarks.paper.plan import (
     AT_ONCE,
     CALIBRATED,
     FINAL,
+    TARGETS,
     Cell,
     Options,
     jobs,
@@ -144,6 +145,31 @@ def test_time_is_measured_at_five_sizes_each_of_which_holds_the_one_before(
     found = [cell.job.spec.forget["request"] for cell in cells if cell.row == "retrain"]
     assert [len(ids) for ids in found] == [3, 6, 9, 12, 15]
     assert all(more[: len(less)] == less for less, more in pairwise(found))
+
+
+def test_sizes_go_up_to_the_last_amount_and_so_does_the_sequence(
+    prepared: dict[str, BenchData],
+) -> None:
+    amounts = [Amount.parse("10"), Amount.parse("30")]
+    parts = ["sizes", "tradeoff", "sequence"]
+    cells = _plan(prepared, rows=["multidelete"], parts=parts, amounts=amounts)
+    found = {part: [c for c in cells if c.part == part] for part in parts}
+    assert [cell.amount for cell in found["sizes"]] == ["6", "12", "18", "24", "30"]
+    assert {cell.amount for cell in found["tradeoff"]} == {"10"}
+    assert {cell.amount for cell in found["sequence"]} == {"30"}
+    asked = next(cell.job for cell in found["sequence"] if cell.row == AT_ONCE).spec.forget
+    assert sum(map(len, asked.values())) == 30
+
+
+def test_the_trade_off_takes_three_seeds_at_most(prepared: dict[str, BenchData]) -> None:
+    for seeds, taken in ((2, {0, 1}), (5, {0, 1, 2})):
+        cells = _plan(prepared, rows=["multidelete"], parts=["tradeoff"], seeds=seeds)
+        by_row = {row: {c.seed for c in cells if c.row == row} for row in {c.row for c in cells}}
+        assert len(by_row) == len(TARGETS) + 1
+        assert all(found == taken for found in by_row.values())
+    (calibrated,) = (c.job for c in cells if (c.row, c.seed) == ("calibrated", 2))
+    (same,) = _plan(prepared, rows=["multidelete-calibrated"], seeds=3)[2:]
+    assert calibrated == same.job
 
 
 def test_ten_requests_are_a_chain_in_which_earlier_ones_are_never_retained(

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -29,13 +28,6 @@ METHODS = [
     "unknown",
 ]
 OPTIONS = [*METHODS, "--seeds", "1", "--forget", "10", "--device", "cpu"]
-
-
-@pytest.fixture(autouse=True)
-def _own_signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def _wait_for(folder: Path, pattern: str, count: int, process: subprocess.Popen[str]) -> list[Path]:
@@ -113,6 +105,8 @@ def _check_content(results: dict[str, object], out: Path) -> None:
         kept = (out / RUNS / run_id / "checkpoint").is_dir()
         assert kept == (run["spec"]["action"] == "train"), "only originals are started from"
         assert not (out / RUNS / run_id / "state").exists()
+    first = (out / "runs.md").read_text().splitlines()[-1]
+    assert first.startswith("| main | 10 | multidelete | Digits | 0: `"), first
     tables = (out / "tables.md").read_text()
     assert "| MultiDelete |" in tables
     assert (

@@ -5,11 +5,22 @@
 import pytest
 
 from benchmarks.paper.grid import Table
-from benchmarks.paper.plan import AT_ONCE, FINAL
-from benchmarks.paper.report import markdown
+from benchmarks.paper.plan import FINAL
 from benchmarks.paper.results import Mean, Results
 from benchmarks.paper.tables import absences, tables
-from tests.benchmarks.made_results import Json, both, cell, content, metric, unlearned
+from tests.benchmarks.made_results import (
+    Json,
+    attacked,
+    both,
+    cell,
+    content,
+    ended,
+    in_sequence,
+    labelled,
+    metric,
+    traded,
+    unlearned,
+)
 
 
 def _table(results: Results, start: str) -> Table:
@@ -49,7 +60,7 @@ def _three_seeds() -> Json:
             runs[run_id] = unlearned(both(test, forgetting, 1.0 + seed / 10))
     cells.append(cell("a", "retrain-F", None, reason="it trains everything"))
     cells.append(cell("b", "neggrad", "diverged"))
-    runs["diverged"] = {"status": "diverged", "reason": "NaN", "metrics": [], "cost": None}
+    runs["diverged"] = ended("diverged", "NaN")
     return content(cells, runs)
 
 
@@ -117,13 +128,47 @@ def test_table_3_has_the_ratio_with_two_decimals() -> None:
     assert _row(table, "MultiDelete") == ["1.10 ± 0.25", "1.10 ± 0.25", "1.10 ± 0.25"]
 
 
-def test_table_4_has_the_ablations_of_the_paper() -> None:
-    rows = {"retrain": (67.5, 50.2), "full model": (67.8, 18.6), "- MD": (67.5, 49.3)}
-    cells = [cell("a", row, row, part="ablation") for row in rows]
-    runs = {row: unlearned(both(*values)) for row, values in rows.items()}
+def _ablated() -> tuple[list[Json], dict[str, Json]]:
+    """Table 4's rows by D_test, D_f and both probes; the original has 90, 50, 84 and 80."""
+    rows = {
+        "retrain": (67.5, 50.2, 82, 78),
+        "full model": (67.8, 18.6, 83, 79),
+        "- MD": (67.5, 49.3, 84, 80),
+        "- UKR": (66.0, 18.0, 61, 55),
+    }
+    before = [metric(name, 84.0, "forget", "before") for name in ("probe_item", "probe_text")]
+    runs = {}
+    for row, (test, forgetting, item, text) in rows.items():
+        probes = [metric("probe_item", item, "forget"), metric("probe_text", text, "forget")]
+        runs[row] = unlearned([*both(test, forgetting), *before, *probes])
+    return [cell("a", row, row, part="ablation") for row in rows], runs
+
+
+def test_table_4_has_the_ablations_of_the_paper_and_what_its_claims_are_read_from() -> None:
+    table = _table(Results(content(*_ablated())), "Table 4: without each part, A, 10% deleted")
+    assert list(table.headings) == [
+        "Method", "D_test", "lost", "D_f", "probe: image or graph", "probe: text",
+    ]  # fmt: skip
+    assert [row[0] for row in table.rows] == ["Original", "Retrain", "Full model", "- MD", "- UKR"]
+    assert _row(table, "Original") == ["90.0", "-", "50.0", "84.0", "84.0"]
+    assert _row(table, "- UKR") == ["66.0", "24.0", "18.0", "61.0", "55.0"]
+
+
+def test_table_4_of_retrieval_has_both_directions_of_d_test_and_one_d_f() -> None:
+    found = [metric(f"{way}_r{k}", 30.0 + k, "test") for way in ("ir", "tr") for k in (1, 5, 10)]
+    cells, runs = _ablated()
+    runs["full model"]["metrics"] += found
     table = _table(Results(content(cells, runs)), "Table 4")
-    assert [row[0] for row in table.rows] == ["Retrain", "Full model", "- MD"]
-    assert _row(table, "Full model")[:2] == ["67.8", "18.6"]
+    assert list(table.headings)[1:5] == ["IR D_test", "TR D_test", "lost", "D_f"]
+
+
+def test_a_data_set_has_no_row_of_an_ablation_that_it_does_without() -> None:
+    cells = [cell(name, "- MD", "x", part="ablation") for name in "ab"]
+    cells.append(cell("b", "- balance", "x", part="ablation"))
+    found = tables(Results(content(cells, {"x": unlearned(both(67.5, 49.3))})))
+    first, second = (table for table in found if table.title.startswith("Table 4"))
+    assert [row[0] for row in first.rows] == ["Original", "- MD"]
+    assert [row[0] for row in second.rows] == ["Original", "- MD", "- balance"]
 
 
 def test_table_5_has_methods_as_columns() -> None:
@@ -140,33 +185,114 @@ def test_table_5_has_methods_as_columns() -> None:
     assert list(table.rows[1]) == ["A, text", "-", "70.0", "71.0"]
 
 
-def test_a_sequence_stands_beside_the_same_requests_at_once() -> None:
-    runs = {
-        "1": unlearned([*both(88.0, 30.0, 1.2)]),
-        "2": unlearned([*both(87.0, 31.0, 1.3)]),
-        "end": unlearned(
-            [
-                metric("d_test", 87.0, "test"),
-                metric("d_f", 35.0, "request:request-01"),
-                metric("unseen_auc", 0.45, "request:request-01"),
-                metric("d_f", 31.0, "request:request-02"),
-            ]
-        ),
-        "once": unlearned(
-            [
-                metric("d_test", 89.0, "test"),
-                metric("d_f", 28.0, "request:request-01"),
-                metric("mi_ratio", 1.4, "request:request-01"),
-            ]
-        ),
-    }
-    rows = {AT_ONCE: "once", "request-01": "1", "request-02": "2", FINAL: "end"}
-    cells = [cell("a", row, run, part="sequence") for row, run in rows.items()]
-    table = _table(Results(content(cells, runs)), "Requests in sequence")
-    assert _row(table, "request-01") == [
-        "88.0", "30.0", "1.20", "35.0", "0.450", "28.0", "-", "1.40",
+def test_table_5_ends_with_the_ablation_that_the_paper_has_there() -> None:
+    cells, runs = _ablated()
+    cells += [cell("a", "multidelete", f"m{seed}", seed=seed) for seed in (0, 1)]
+    probe = [metric("probe_item", 82.0, "forget")]
+    runs |= {f"m{seed}": unlearned(probe) for seed in (0, 1)}
+    table = _table(Results(content(cells, runs)), "Table 5")
+    assert list(table.headings) == ["Accuracy", "Original", "MultiDelete", "- UKR"]
+    assert list(table.rows[0]) == ["A, image or graph", "-", "82.0 ± 0.0", "61.0"]
+    assert "1 of 2 seed(s)" in table.note
+    alone = [one for one in cells if one["part"] == "main"]
+    table = _table(Results(content(alone, runs)), "Table 5")
+    assert list(table.headings) == ["Accuracy", "Original", "MultiDelete"]
+    assert "UKR" not in table.note
+
+
+def test_what_is_asked_for_has_means_over_its_seeds() -> None:
+    table = _table(Results(content(*traded())), "Trade-off between the two aims: A, 10% deleted")
+    assert list(table.headings) == [
+        "Method", "D_test", "D_f", "AUC against the unseen", "MI ratio",
     ]  # fmt: skip
+    # Two seeds that differ by d: 12.706 * d / 2.
+    assert [list(row) for row in table.rows] == [
+        ["Original", "90.0 ± 0.0", "50.0 ± 0.0", "0.650 ± 0.000", "-"],
+        ["target 5", "81.0 ± 12.7", "11.0 ± 12.7", "0.310 ± 0.127", "1.60 ± 1.27"],
+        ["target 50", "89.0 ± 12.7", "49.0 ± 12.7", "0.610 ± 0.127", "1.10 ± 1.27"],
+        ["calibrated", "86.0 ± 12.7", "29.0 ± 12.7", "0.510 ± 0.127", "1.30 ± 1.27"],
+    ]
+    assert "One seed" not in table.note
+
+
+def test_the_attack_on_each_pair_is_on_this_model_and_over_references() -> None:
+    table = _table(Results(content(*attacked())), "Attack on each pair, A, 10% deleted")
+    row = dict(zip(table.headings, ["", *_row(table, "MultiDelete")], strict=True))
+    assert row == {
+        "Method": "",
+        "deleted: AUC": "0.550",
+        "deleted: AUC, over references": "0.520",
+        "deleted: TPR at 1% FPR, over references": "1.4",
+        "retained: AUC": "0.600",
+        "retained: AUC, over references": "0.580",
+        "retained: TPR at 1% FPR": "2.5",
+        "retained: TPR at 1% FPR, over references": "2.0",
+        "retained: TPR at 0.1% FPR, over references": "0.3",
+    }
+    assert _row(table, "Original")[:3] == ["0.800", "0.750", "-"]
+
+
+def test_without_reference_models_there_is_no_table_of_the_attack() -> None:
+    found = [table.title for table in tables(Results(_three_seeds()))]
+    assert not [title for title in found if title.startswith("Attack")]
+
+
+def test_each_label_has_its_own_forgetting_and_its_own_attacks() -> None:
+    table = _table(Results(content(*labelled())), "By label, A, 10% deleted")
+    assert list(table.headings)[1:4] == ["D_f: label 0", "D_f: label 2", "D_f: label 10"]
+    assert _row(table, "MultiDelete") == [
+        "18.0", "9.0", "-", "0.410", "0.320", "-", "1.10", "1.40", "-",
+    ]  # fmt: skip
+    assert _row(table, "Original") == [
+        "51.0", "49.0", "-", "0.600", "0.700", "-", "-", "-", "-",
+    ]  # fmt: skip
+
+
+def test_f1_stands_in_the_summary_of_tasks_that_have_it() -> None:
+    first = next(tables(Results(content(*labelled()))))
+    assert list(first.headings)[:4] == ["Method", "D_test", "lost", "F1"]
+    assert [row[3] for row in first.rows] == ["66.0", "64.5"]
+    assert "F1" not in next(tables(Results(_three_seeds()))).headings
+
+
+def test_a_sequence_stands_beside_the_same_requests_at_once() -> None:
+    table = _table(Results(content(*in_sequence())), "Requests in sequence: A, 17% deleted in all")
+    row = dict(zip(table.headings, ["", *_row(table, "request-01")], strict=True))
+    assert row == {
+        "Request": "",
+        "D_test after it": "88.0",
+        "D_f after it": "30.0",
+        "MI ratio after it": "1.20",
+        "D_f after the last": "33.0",
+        "D_f rise": "3.0",
+        "AUC against the unseen after the last": "0.450",
+        "MI ratio after the last": "1.50",  # .6 by the original, .4 by the last model
+        "D_f at once": "28.0",
+        "AUC against the unseen at once": "-",
+        "MI ratio at once": "1.40",
+    }
     assert "after the last 87.0, at once 89.0" in table.note
+
+
+def test_the_last_row_of_a_sequence_is_the_mean_and_the_last_request_has_no_rise() -> None:
+    table = _table(Results(content(*in_sequence())), "Requests in sequence")
+    place = list(table.headings).index("D_f rise")
+    # 3, 1 and 2: s = 1, so 4.303 / sqrt(3)
+    assert [row[place] for row in table.rows] == ["3.0", "1.0", "2.0", "-", "2.0 ± 2.5"]
+    assert list(table.rows[-1]) == [
+        "mean", "88.0", "33.0", "1.20", "34.5", "2.0 ± 2.5", "0.450", "1.50", "28.0", "-", "1.40",
+    ]  # fmt: skip
+
+
+def test_a_sequence_without_what_the_attack_says_of_deleted_pairs_has_no_ratio_after_the_last() -> (
+    None
+):
+    cells, runs = in_sequence()
+    for one in runs[FINAL]["metrics"]:
+        one["details"].pop("mean_on_deleted", None)
+    table = _table(Results(content(cells, runs)), "Requests in sequence")
+    place = list(table.headings).index("MI ratio after the last")
+    assert {row[place] for row in table.rows} == {"-"}
 
 
 def test_every_absence_is_explained_once() -> None:
@@ -174,9 +300,3 @@ def test_every_absence_is_explained_once() -> None:
         "- A: Retrain-F: not applicable: it trains everything",
         "- B: NegGrad: diverged: NaN",
     ]
-
-
-def test_the_report_says_where_it_was_measured() -> None:
-    text = markdown(Results(_three_seeds()))
-    assert "Commit abc; processor one; device cpu, 1 thread(s) a run, 3 seed(s)." in text
-    assert "| MultiDelete | 72.0 ± 5.0 | 20.0 ± 0.0 |" in text

@@ -1,0 +1,78 @@
+"""How tables read one number from a cell: a metric, a detail of it, or what the run took."""
+
+from benchmarks.paper.grid import Read
+from benchmarks.paper.results import Column, Json, Results
+
+DIRECTIONS = {"ir": "IR", "tr": "TR"}
+DEPTHS = (1, 5, 10)
+PROBES = {"probe_item": "image or graph", "probe_text": "text"}
+INTERVALS = "Means over seeds with 95% t-intervals."
+
+
+def metric(results: Results, name: str, *, subset: str = "forget") -> Read:
+    """Read the value of a metric."""
+    return lambda cell, moment: results.value(cell, name, moment, subset)
+
+
+def detail(results: Results, name: str, *path: str, subset: str = "forget") -> Read:
+    """Read a number from the details of a metric, by the keys that lead to it."""
+
+    def read(cell: Json, moment: str) -> float | None:
+        metric = results.metric(cell, name, moment, subset)
+        found = None if metric is None else metric.get("details")
+        for key in path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return None if found is None else float(found)
+
+    return read
+
+
+def lost(results: Results) -> Read:
+    """Read how much D_test fell: the originals differ more from seed to seed than methods do."""
+
+    def read(cell: Json, moment: str) -> float | None:
+        before, after = (results.value(cell, "d_test", m, "test") for m in ("before", "after"))
+        if moment == "before" or before is None or after is None:
+            return None
+        return before - after
+
+    return read
+
+
+def utilities(results: Results, column: Column) -> dict[str, Read]:
+    """Return D_test of a data set by direction, where it has two; else under an empty name."""
+    cells = results.select("main", column) + results.select("ablation", column)
+    if any(results.metric(cell, "ir_r1", subset="test") for cell in cells):
+        return {name: _recalls(results, short) for short, name in DIRECTIONS.items()}
+    return {"": metric(results, "d_test", subset="test")}
+
+
+def _recalls(results: Results, direction: str) -> Read:
+    """Read the mean recall of one direction, in points."""
+
+    def read(cell: Json, moment: str) -> float | None:
+        names = [f"{direction}_r{depth}" for depth in DEPTHS]
+        found = [results.value(cell, name, moment, "test") for name in names]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if len(known) == len(names) else None
+
+    return read
+
+
+def spent(results: Results, name: str, unit: float) -> Read:
+    """Read what the run of a method took, in a unit."""
+
+    def read(cell: Json, moment: str) -> float | None:
+        run = results.run(cell)
+        return None if moment != "after" or not run or not run["cost"] else run["cost"][name] / unit
+
+    return read
+
+
+def labels(results: Results, cells: list[Json]) -> list[str]:
+    """Return the labels that deleted pairs of these cells have, in their order."""
+    found: set[str] = set()
+    for cell in cells:
+        measured = results.metric(cell, "d_f") or {}
+        found |= set(measured.get("details", {}).get("per_label", {}))
+    return sorted(found, key=int)
