@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -132,9 +132,10 @@ def print_figures(figures: Sequence[Figure]) -> None:
         console.print(f"{name}: {value}")
 
 
-def write_figures(path: Path, figures: Sequence[Figure]) -> None:
-    """Write the figures and the machine to ``path`` as JSON."""
-    content = {"machine": machine(), "figures": [figure.as_json() for figure in figures]}
+def write_figures(path: Path, figures: Sequence[Figure], about: Mapping[str, Any] = {}) -> None:
+    """Write the figures, the machine and what else is to be known ``about`` them to ``path`` as JSON."""
+    measured = [figure.as_json() for figure in figures]
+    content = {"machine": machine(), **about, "figures": measured}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

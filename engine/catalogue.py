@@ -8,25 +8,49 @@ imports the engine, serves a file made by this and refuses a request before a jo
 import inspect
 import json
 import sys
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 
 import engine.families
 import engine.methods
 import engine.metrics
 import engine.tasks
+from engine.audit import cost_metrics
 from engine.families.base import PairModel, families
+from engine.inputs import Inputs
 from engine.methods.base import Method, methods
 from engine.metrics.base import Evidence, Observed, metrics
-from engine.spec import Update
+from engine.spec import Cost, Metric, Update
 from engine.tasks.base import Task, tasks
+from engine.tasks.recall import DEPTHS, DIRECTIONS
 
 Entry = dict[str, Any]
+Kind = Literal["forgetting", "utility", "cost"]
 
 REGISTERED = (engine.families, engine.methods, engine.metrics, engine.tasks)
 """Imported so that their components are registered."""
+
+SUMMARIES = {
+    "d_test": "How well the task is done on held-out pairs: the mean of six recalls, or the accuracy.",
+    "f1": "F1 on held-out pairs: of class 1 where there are two, the mean over classes otherwise.",
+    **{
+        f"{direction}_r{depth}": f"Recall at {depth}: of 100 held-out {query}s, how many have a right "
+        f"{found} among their best {depth}."
+        for direction, query, found in zip(
+            DIRECTIONS, ("text", "image"), ("image", "text"), strict=True
+        )
+        for depth in DEPTHS
+    },
+    "method_seconds": "Time that the method itself took, without loading, measuring and saving.",
+    "peak_memory_bytes": "The most memory that the run held at any time, of the GPU if it had one.",
+    "trained_parameters": "Numbers in the model that the method was allowed to change.",
+    "samples_seen": "Pairs that the method went through, each counted as often as it came.",
+}
+"""Of metrics of tasks and of cost, which no module of its own describes; see `_described`."""
 
 
 def catalogue() -> Entry:
@@ -39,7 +63,8 @@ def catalogue() -> Entry:
         combinations: ``{family, task, modality}`` of each family that can do a task.
         methods: name to ``summary, guarantee, scopes, objectives, limitations, params_schema, applies``, where
             ``applies`` lists ``{family, task, update, reason}``; a null reason means that it does.
-        metrics: name to ``summary, direction, unit``.
+        metrics: name to ``summary, kind, direction, unit, tasks``. ``kind`` is ``forgetting``,
+            ``utility`` on held-out pairs, of the tasks that are listed, or ``cost``.
     """
     return {
         "families": {name: _family(families.get(name)) for name in families},
@@ -110,19 +135,65 @@ def _refusal(method: Method, family: str, task: str, update: Update) -> str | No
 
 
 def _metrics() -> Entry:
+    return dict(sorted({**_costs(), **_utility(), **_forgetting()}.items()))
+
+
+def _forgetting() -> Entry:
     """Return what each metric function makes, found by calling it on one made-up pair."""
     one = Observed(scores=np.array([0.5]), outputs=np.array([[0.5, 0.5]]))
     nothing = Evidence("forget", deleted=one, retained=one, validation=one, unseen=one, seed=0)
     found = {}
     for name in metrics:
         function = metrics.get(name)
+        summary = _summary(sys.modules[function.__module__])
         for metric in function(nothing, nothing, "after"):
-            found[metric.name] = {
-                "summary": _summary(sys.modules[function.__module__]),
-                "direction": metric.direction,
-                "unit": metric.unit,
-            }
-    return dict(sorted(found.items()))
+            found[metric.name] = _metric(metric, "forgetting", summary)
+    return found
+
+
+def _utility() -> Entry:
+    """Return what each task measures, found by letting it measure no pairs: it asks no model then."""
+    nobody, no_pairs = cast("PairModel", None), cast("Inputs", None)
+    made: dict[str, tuple[Metric, list[str]]] = {}
+    for name in tasks:
+        for metric in tasks.get(name)().utility(
+            nobody, no_pairs, torch.zeros(0, dtype=torch.int64)
+        ):
+            made.setdefault(metric.name, (metric, []))[1].append(name)
+    return {
+        name: _metric(metric, "utility", _described(name, of), of)
+        for name, (metric, of) in made.items()
+    }
+
+
+def _described(name: str, of: Sequence[str]) -> str:
+    """Return the summary of a metric of the tasks ``of``; another distribution's is told by its task."""
+    return SUMMARIES.get(name) or f"On held-out pairs, of the task: {_summary(tasks.get(of[0]))}"
+
+
+def _costs() -> Entry:
+    nothing = Cost(
+        seconds=0,
+        method_seconds=0,
+        peak_memory_bytes=0,
+        trained_parameters=0,
+        samples_seen=0,
+        steps=0,
+    )
+    return {
+        metric.name: _metric(metric, "cost", SUMMARIES[metric.name])
+        for metric in cost_metrics(nothing, 0)
+    }
+
+
+def _metric(metric: Metric, kind: Kind, summary: str, of: Sequence[str] = ()) -> Entry:
+    return {
+        "summary": summary,
+        "kind": kind,
+        "direction": metric.direction,
+        "unit": metric.unit,
+        "tasks": list(of),
+    }
 
 
 def _summary(component: object) -> str:

@@ -48,6 +48,31 @@ def test_pages_name_no_command_that_does_not_exist() -> None:
     assert set(re.findall(r"`lethe ([a-z]+)", _text())) <= commands
 
 
+def test_every_command_of_the_engine_is_named_on_a_page() -> None:
+    scripts = [
+        path.relative_to(ROOT).with_suffix("")
+        for path in ROOT.glob("engine/**/*.py")
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    ]
+    pages = "\n".join(page.read_text() for page in PAGES if page.name != "CHANGELOG.md")
+    commands = {".".join(script.parts).removesuffix(".__main__") for script in scripts}
+    assert {"engine", "engine.families.albef_convert"} <= commands
+    assert {name for name in commands if f"python -m {name} " not in pages} == set()
+
+
+def test_the_index_of_the_paper_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
+    tests = {path.name: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/*.py")}
+    for place in re.findall(r"`((?:engine|benchmarks|tests)/[\w/]+(?:\.py)?/?)", page):
+        assert (ROOT / place).exists(), place
+    for name in re.findall(r"`(test_\w+\.py)`", page):
+        assert name in tests, name
+    for name in re.findall(r"`(test_\w+)`", page):
+        assert any(f"def {name}(" in text for text in tests.values()), name
+    for made in ("Table 2", "Table 3", "Table 4", "Table 5", "Fig. 2", "deletion volumes"):
+        assert re.search(rf"^\| {made}.*`benchmarks/paper/", page, re.MULTILINE), made
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

@@ -75,8 +75,10 @@ class Metric(Component):
     """A quantity that audits measure, and which way is better."""
 
     summary: str
+    kind: str = Field(description="`forgetting`, `utility` on held-out pairs, or `cost`.")
     direction: str
     unit: str
+    tasks: list[str] = Field(description="Those that measure this utility; empty for other kinds.")
 
 
 class Combination(Component):

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.paper.plan import CALIBRATED, FULL
 from benchmarks.paper.results import Column, Json, Mean, Results
+from benchmarks.paper.variants import CALIBRATED, FULL
 
 TITLES = {
     "retrain": "Retrain",
@@ -145,5 +145,5 @@ def written(values: Values, decimals: int = 1) -> str:
 
 def name_of(row: str) -> str:
     """Return a method's name as the paper prints it."""
-    base = row.removesuffix("-F").removesuffix(CALIBRATED)
+    base = row.partition(", ")[0].removesuffix("-F").removesuffix(CALIBRATED)
     return TITLES.get(base, base) + row[len(base) :].replace(CALIBRATED, ", calibrated")

@@ -5,27 +5,30 @@ same run share it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from benchmarks.figures import BenchmarkError
 from benchmarks.paper.data import Amount, BenchData, joined, requests
 from benchmarks.paper.presets import Preset
+from benchmarks.paper.variants import (
+    ABLATIONS,
+    FULL,
+    MAPPINGS,
+    STUDIED,
+    YARDSTICK,
+    Variant,
+    variants,
+)
 from benchmarks.runs import digest
 from engine import RunSpec
 from engine.families import families
 from engine.methods import methods
 from engine.methods.multidelete_defaults import defaults
-from engine.spec import Update
 from engine.tasks import tasks
 
-Part = Literal["main", "ablation", "sizes", "tradeoff", "sequence"]
+Part = Literal["main", "ablation", "mappings", "sizes", "tradeoff", "sequence"]
 Pairs = Mapping[str, Sequence[str]]
 
-STUDIED, YARDSTICK = "multidelete", "retrain"
-"""The method whose parts, growth and aims are looked into, and the one that it is compared with."""
-ORDER = ("retrain", "finetune", "neggrad", "dtd", "lcodec", "erm_ktp", "ul", STUDIED)
-"""Methods in the order of the paper's tables; others follow by name."""
 STEPS = 5
 """Sizes of D_f whose time is measured, evenly up to the last amount (paper, figure 2).
 
@@ -35,24 +38,8 @@ TARGET = "target"
 """Begins the row of a D_f that is asked for."""
 TARGETS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0)
 """Values of D_f that are asked for, from the paper's aim to none."""
-FULL, WITHOUT_UKR = "full model", "- UKR"
-ABLATIONS: Mapping[str, Mapping[str, Any]] = {
-    FULL: {},
-    "- MD": {"alpha": 0.0},
-    WITHOUT_UKR: {"gamma": 0.0},
-    "- MKR": {"beta": 0.0},
-    "anchored": {"unrelated": "anchored"},
-    "- balance": {"balanced": False},
-    "- held-out": {"held_out": 0.0},
-    "- mismatched": {"mismatched": 0.0},
-    "- neighbours": {"neighbours": 0},
-    "- fading": {"target": 0.0},
-}
-"""Rows of the paper's table 4, unrelated pairs that keep the deleted item, and what is not the paper's."""
 FEW = 3
-"""Seeds of the ablations and of the trade-off at most: they have many rows."""
-CALIBRATED = "-calibrated"
-"""Ends the row of a method that is asked for the other aim."""
+"""Seeds of the ablations, mappings and trade-off at most: they have many rows."""
 FINAL = "after the last"
 AT_ONCE = "at once"
 PRETRAINED = "pretrained"
@@ -82,17 +69,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One way to unlearn: a row of a table."""
-
-    row: str
-    method: str
-    update: Update = "all"
-    params: Mapping[str, Any] = field(default_factory=dict)
-    objective: str = "decouple"
-
-
-@dataclass(frozen=True)
 class Cell:
     """One cell of a table, or one point of a plot; ``reason`` says why it has no run."""
 
@@ -115,11 +91,11 @@ class Options:
         presets: names of those that are run, in the order of the columns.
         families: those of each preset's settings that are run; none: each preset's first.
         rows: methods, an ``-F`` behind the name for ``update=fusion``; none: all.
-        amounts: how much is deleted. The parts ``main`` and ``ablation`` take each, ``tradeoff`` takes
-            the first, ``sizes`` goes up to the last, and ``sequence`` cuts the last into requests:
+        amounts: how much is deleted. The parts ``main`` and ``ablation`` take each, ``tradeoff`` and
+            ``mappings`` take the first, ``sizes`` goes up to the last, and ``sequence`` cuts the last into requests:
             of the first, a request can be too few pairs for a D_f that resolves points.
         seeds: how many; each has its own original and its own draw of deleted pairs. ``sizes`` and
-            ``sequence`` take the first seed, ``ablation`` and ``tradeoff`` three at most.
+            ``sequence`` take the first seed, ``ablation``, ``mappings`` and ``tradeoff`` three at most.
         references: models trained for the attack on each pair, in the part ``main``; 0: no attack.
     """
 
@@ -147,30 +123,6 @@ class Options:
                 start = self.known[name].settings[family].start
                 found |= {} if start is None else {start: None}
         return list(found)
-
-
-def variants(rows: Sequence[str] = ()) -> list[Variant]:
-    """Return every registered method, with each update, or those of ``rows``.
-
-    Raises:
-        BenchmarkError: a row is unknown.
-    """
-    ranked = sorted(methods, key=lambda name: (*_rank(name), name))
-    found = [
-        Variant(name if update == "all" else f"{name}-F", name, update)
-        for name in ranked
-        for update in get_args(Update)
-    ]
-    found.append(Variant(STUDIED + CALIBRATED, STUDIED, objective="calibrated"))
-    known = [variant.row for variant in found]
-    unknown = [row for row in rows if row not in known]
-    if unknown:
-        raise BenchmarkError(f"{', '.join(unknown)}: unknown; known are {', '.join(known)}")
-    return [variant for variant in found if not rows or variant.row in rows]
-
-
-def _rank(name: str) -> tuple[int]:
-    return (ORDER.index(name) if name in ORDER else len(ORDER),)
 
 
 def make_plan(options: Options, data: Mapping[str, BenchData]) -> list[Cell]:
@@ -218,11 +170,12 @@ class _Column:
         makers = {
             "main": self._main,
             "ablation": self._ablation,
+            "mappings": self._mappings,
             "sizes": self._sizes,
             "tradeoff": self._tradeoff,
             "sequence": self._sequence,
         }
-        if part == "main" or STUDIED in self.names:
+        if part in ("main", "mappings") or STUDIED in self.names:
             yield from makers[part]()
 
     def _main(self) -> Iterator[Cell]:
@@ -243,6 +196,16 @@ class _Column:
             for variant in rows:
                 for seed in range(min(self.options.seeds, FEW)):
                     yield self._cell("ablation", amount, variant, seed)
+
+    def _mappings(self) -> Iterator[Cell]:
+        """What was chosen where the paper leaves it open, beside what was not."""
+        for variant in MAPPINGS:
+            if {variant.method, f"{variant.method}-F"}.isdisjoint(self.names):
+                continue
+            if variant.params and variant.method == STUDIED and self._has(variant.params):
+                continue
+            for seed in range(min(self.options.seeds, FEW)):
+                yield self._cell("mappings", self.first, variant, seed)
 
     def _has(self, params: Mapping[str, Any]) -> bool:
         """Return whether these are what the studied method does here anyway."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import BenchmarkError
 from benchmarks.paper.grid import name_of
-from benchmarks.paper.plan import TARGET, YARDSTICK
+from benchmarks.paper.plan import TARGET
 from benchmarks.paper.results import Column, Json, Mean, Results
+from benchmarks.paper.variants import YARDSTICK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

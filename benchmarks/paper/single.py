@@ -110,6 +110,24 @@ def ablation(results: Results, column: Column, amount: str) -> Table:
     return _table(_grid(results, "ablation", column, amount, reads), title, note)
 
 
+def mappings(results: Results, column: Column) -> Table:
+    """Return what was chosen where the paper leaves a mapping open, beside what was not."""
+    reads = [
+        ("D_test", metric(results, "d_test", subset="test"), 1),
+        ("lost", lost(results), 1),
+        ("D_f", metric(results, "d_f"), 1),
+        ("AUC against the unseen", metric(results, "unseen_auc"), 3),
+        ("seconds", spent(results, "method_seconds", 1.0), 0),
+    ]
+    amount = results.amounts[0]
+    title = f"Mappings that were chosen, and others: {results.title(column)}, {amount} deleted"
+    note = (
+        "A row with the method's name alone is what the method does by default; the others change "
+        f"one choice. docs/paper_index.md has the reasons. {INTERVALS} At most {FEW} seeds."
+    )
+    return _table(_grid(results, "mappings", column, amount, reads), title, note)
+
+
 def tradeoff(results: Results, column: Column) -> Table:
     """Return what each D_f that is asked for costs, and the other aim."""
     reads = [

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from benchmarks.paper.grid import Grid, Quantity, Table, name_of
-from benchmarks.paper.plan import WITHOUT_UKR
 from benchmarks.paper.reads import INTERVALS, PROBES, metric, spent, utilities
 from benchmarks.paper.results import Column, Results
 from benchmarks.paper.sequence import sequence
-from benchmarks.paper.single import ablation, attack, by_label, summary, tradeoff
+from benchmarks.paper.single import ablation, attack, by_label, mappings, summary, tradeoff
+from benchmarks.paper.variants import WITHOUT_UKR
 
 MEGA = 1e6
 Columns = Sequence[Column]
@@ -23,6 +23,8 @@ def tables(results: Results) -> Iterator[Table]:
             yield from _main(results, columns, amount)
         yield from _ablations(results, columns)
     for column in results.columns:
+        if any(results.run(cell) for cell in results.select("mappings", column)):
+            yield mappings(results, column)
         if any(results.run(cell) for cell in results.select("tradeoff", column)):
             yield tradeoff(results, column)
         if any(results.run(cell) for cell in results.select("sequence", column)):

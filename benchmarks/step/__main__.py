@@ -24,7 +24,8 @@ from benchmarks.figures import (
     write_figures,
 )
 from benchmarks.step import memory, scaling
-from benchmarks.step.measure import Timings, compare, operations, race, rate, ratios
+from benchmarks.step.measure import Loop, Timings, compare, operations, race, rate, ratios
+from benchmarks.step.plain import weights_of
 from benchmarks.step.world import SETTINGS, SIZES, Size, World, first_task, make_world
 from engine.errors import EngineError
 from engine.families import families
@@ -33,6 +34,7 @@ from engine.tasks import tasks
 
 NAME = "step"
 UPDATES: tuple[Update, ...] = ("all", "fusion")
+LOOPS: tuple[Loop, ...] = ("plain", "engine")
 SAME, NEAR = Bar("below", 1e-5), Bar("below", 1e-2)
 FASTER = {"all": Bar("at least", 1.4), "fusion": Bar("at least", 6.0)}
 FASTER_BF16, NO_MORE = Bar("at least", 2.5), Bar("at least", 1.0)
@@ -53,9 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lethe bench step: {error}", file=sys.stderr)
         return 2
     print_figures(figures)
-    print(f"device: {_device_name(given.device)}\nthreads: {given.threads}\ncommit: {commit()}")
+    about = {
+        "device": _device_name(given.device),
+        "threads": given.threads,
+        "commit": commit(),
+    }
+    for name, value in about.items():
+        print(f"{name}: {value}")
     if given.json is not None:
-        write_figures(given.json, figures)
+        write_figures(given.json, figures, about)
     return 0 if all(figure.held for figure in figures) else 1
 
 
@@ -64,6 +72,7 @@ def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = _parser().parse_args(arguments)
     size = SIZES[given.preset]
     given.batch, given.steps = given.batch or size.batch, given.steps or size.steps
+    given.family = given.family or size.family
     given.task = given.task or first_task(given.family)
     if given.device == "auto":
         given.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -117,12 +126,28 @@ class _One:
             values = ratios(timings, epochs=self.epochs, kind="cpu")
             yield median_figure(NAME, f"{self.what}: the same in processor time", values, "")
         first = timings.epochs("plain", start=0)[0] / timings.epochs("engine", start=0)[0]
-        note = "every output of the teacher is new to the engine"
+        note = "in which the engine makes what it keeps for the others"
         yield Figure(NAME, f"{self.what}: the same in the first epoch", first, "", note=note)
-        for loop in ("plain", "engine"):
+        if self.epochs:
+            yield from self._job(timings)
+        for loop in LOOPS:
             seconds = timings.epochs(loop) if self.epochs else timings.steps(loop)
             yield median_figure(NAME, f"{self.what}: {loop}, {unit}", seconds, "s")
         yield Figure(NAME, f"{self.what}: engine, pairs a second", rate(timings), "/s")
+
+    def _job(self, timings: Timings) -> Iterator[Figure]:
+        """Yield how a whole job of as many epochs as the task has by default compares."""
+        epochs = weights_of(self.world.run).epochs
+        plain, engine = (timings.job(loop, epochs) for loop in LOOPS)
+        note = (
+            f"{plain:,.1f} s to {engine:,.1f} s: the first epoch, and the others as the later ones"
+        )
+        name = f"{self.what}: plain beside engine, a job of {epochs} epochs"
+        yield Figure(NAME, name, plain / engine, "", note=note)
+        before = [timings.before[loop].wall for loop in LOOPS]
+        note = f"{before[0]:,.1f} s and {before[1]:,.1f} s: targets, outputs of the teacher to keep"
+        name = f"{self.what}: the same with what comes before the first epoch"
+        yield Figure(NAME, name, (plain + before[0]) / (engine + before[1]), "", note=note)
 
     def _bf16(self) -> Iterator[Figure]:
         """Yield the figures in bf16 where the device has it."""
@@ -158,12 +183,12 @@ class _One:
         arguments += ["--settings", self.settings, "--update", self.update]
         arguments += ["--device", given.device, "--threads", str(given.threads)]
         arguments += ["--batch", str(given.batch), "--steps", str(given.steps)]
-        plain, engine = (
-            memory.measured_in_own_process(arguments, side) / 1e6 for side in ("plain", "engine")
-        )
+        peaks = [memory.measured_in_own_process(arguments, loop) / 1e6 for loop in LOOPS]
         name = f"{self.what}: memory, plain beside engine"
-        note = f"{plain:,.0f} MB to {engine:,.0f} MB beyond model and data, in two epochs"
-        yield Figure(NAME, name, plain / engine, "", self._bar(NO_MORE), note)
+        note = "beyond model and data, in two epochs"
+        yield Figure(NAME, name, peaks[0] / peaks[1], "", self._bar(NO_MORE), note)
+        for loop, peak in zip(LOOPS, peaks, strict=True):
+            yield Figure(NAME, f"{self.what}: {loop}, peak memory", peak, "MB", note=note)
 
 
 def _world(given: argparse.Namespace, settings: str, update: Update) -> World:
@@ -194,9 +219,9 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         choices=list(SIZES),
         default="tiny",
-        help="sizes; base: as published, 224 pixels",
+        help="sizes; base: albef as published, at 224 pixels; blip-base-384: blip, for GPUs",
     )
-    add("--family", choices=list(families), default="albef")
+    add("--family", choices=list(families), help="another one than the preset's")
     add("--task", choices=list(tasks), help="the first that the family can do")
     add("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="of the loss")
     add("--update", nargs="+", choices=UPDATES, default=list(UPDATES))
@@ -208,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-memory", dest="memory", action="store_false", help="leave the memory out")
     add("--scaling", action="store_true", help="time whole jobs on more data instead")
     add("--json", type=Path, metavar="FILE", help="write the figures here as well")
-    add("--side", choices=("plain", "engine"), help=argparse.SUPPRESS)
+    add("--side", choices=LOOPS, help=argparse.SUPPRESS)
     return parser
 
 

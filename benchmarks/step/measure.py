@@ -41,12 +41,15 @@ class Timings:
         plain, engine: of each step.
         cuts: what the engine took to cut each epoch into batches, and to see how far to push.
         pairs: deleted and retained pairs in a step.
+        before: what each loop took before its first epoch: choosing what deleted pairs end at, and of
+            the engine the teacher's outputs that it keeps, and what its selection compares with.
     """
 
     plain: list[list[Seconds]] = field(default_factory=list)
     engine: list[list[Seconds]] = field(default_factory=list)
     cuts: list[Seconds] = field(default_factory=list)
     pairs: int = 0
+    before: dict[Loop, Seconds] = field(default_factory=dict)
 
     def steps(self, loop: Loop, kind: Kind = "wall") -> list[float]:
         """Return the seconds of every step after the first epoch."""
@@ -58,6 +61,11 @@ class Timings:
         if loop == "engine":
             epochs = [own + getattr(cut, kind) for own, cut in zip(epochs, self.cuts, strict=True)]
         return epochs[start:]
+
+    def job(self, loop: Loop, epochs: int) -> float:
+        """Return the seconds of so many epochs: the first one, and the others as the later ones' median."""
+        first, *later = self.epochs(loop, start=0)
+        return first + (epochs - 1) * statistics.median(later)
 
 
 class Clocked:
@@ -161,10 +169,18 @@ def race(
     Each loop changes a student of its own. The engine's steps are those of its own training loop.
     """
     device = world.run.teacher.device
-    with deterministic(threads), engine_objective(world) as (student, objective):
+    sync = _synchroniser(device)
+    with deterministic(threads), ExitStack() as stack:
+        began = _now()
+        student, objective = stack.enter_context(engine_objective(world))
+        sync()
+        before: dict[Loop, Seconds] = {"engine": _since(began)}
+        began = _now()
         loop = PlainLoop(world, world.run.student()) if plain else None
-        sync = _synchroniser(device)
+        sync()
+        before["plain"] = _since(began)
         clocked = Clocked(objective, loop, autocast(device, precision), sync)
+        clocked.timings.before = before
         schedule = Schedule(
             epochs=1 + epochs,
             learning_rate=objective.weights.learning_rate,

@@ -2,6 +2,11 @@
 
 The jobs are whole ones, each in a process of its own: load, prepare, measure, unlearn, measure,
 save. The original is trained for one pass, since how well it has learned changes no time.
+
+By default a run makes a least number of steps however small D_f is, which would hide how they grow:
+here none is asked for. A run draws as many pairs of D_r as its steps take, at most `RETAINED`: with 64
+deleted pairs 768, which are all of the small data set and a tenth of the large one. Where D_r has fewer
+pairs than a run takes, up to `RETAINED` of them, what the teacher passes grows with |D|.
 """
 
 import json
@@ -20,6 +25,7 @@ from engine.data.digits import write_digits
 NAME = "scaling"
 HELD_OUT = 100
 """Validation pairs, and test pairs: few, so that measuring does not hide how a job grows."""
+PARAMS = {"least_steps": 0}
 LESS_THAN_TEN, LESS_THAN_FIVE = Bar("below", 1.15), Bar("below", 5.5)
 
 
@@ -29,12 +35,12 @@ class Jobs:
 
     Attributes:
         small: training pairs of the small data set; the large one has ten times as many.
-        deleted: pairs; the large deletion has five times as many.
+        deleted: pairs, in whole batches; the large deletion has five times as many.
         rounds: how often each job is run, in turns.
     """
 
-    small: int = 500
-    deleted: int = 40
+    small: int = 780
+    deleted: int = 64
     rounds: int = 3
 
 
@@ -109,6 +115,7 @@ class _Scaling:
             "data": data,
             "checkpoint": self.folder / "original" / CHECKPOINT,
             "method": "multidelete",
+            "params": PARAMS,
             "forget": {"request": [row["id"] for row in rows[:pairs]]},
         }
         return execute(self.spec.model_copy(update=update), out)

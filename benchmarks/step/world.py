@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from transformers import BlipConfig as BlipLayout
 
 from benchmarks.figures import BenchmarkError
 from engine.data.items import GraphItem
 from engine.data.pairs import ItemStore, Pair, PairDataset
 from engine.families import FamilyConfig, PairModel, families
 from engine.families.albef_layers import AlbefConfig
+from engine.families.blip_sizes import BlipConfig, fields_of
 from engine.inputs import Inputs
 from engine.methods.multidelete_params import MultiDeleteParams
 from engine.monitor import Monitor
@@ -37,7 +39,8 @@ class Size:
         steps: in an epoch; D_f is that many batches, and D_r has as many pairs.
         pixels: height and width of images.
         words: of a text.
-        published: whether the model has its published sizes, at 224 pixels, or tiny ones.
+        published: whether the model has its published sizes, at so many pixels, or tiny ones.
+        family: of the model, unless another one is asked for.
     """
 
     batch: int
@@ -45,12 +48,15 @@ class Size:
     pixels: int
     words: int
     published: bool = False
+    family: str = "albef"
 
 
 SIZES: Mapping[str, Size] = {
     "tiny": Size(batch=16, steps=4, pixels=32, words=6),
     # Captions of Flickr30K have some 14 words. Few pairs: a step takes seconds on two cores.
     "base": Size(batch=2, steps=2, pixels=224, words=14, published=True),
+    # What a GPU is busy with; it runs on any machine, with fewer pairs by --batch and --steps.
+    "blip-base-384": Size(batch=32, steps=4, pixels=384, words=14, published=True, family="blip"),
 }
 PLAIN_PAPER: Mapping[str, Any] = {
     "alpha": 1.0,
@@ -71,7 +77,10 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {"paper": PLAIN_PAPER, "default": {}
 
 @dataclass(frozen=True)
 class World:
-    """An unlearning run, and inputs of the same pairs for a loop that keeps nothing."""
+    """An unlearning run, and inputs of the same pairs for a loop that keeps nothing.
+
+    All images are opened: what that takes is no part of a step.
+    """
 
     run: Unlearning
     plain_inputs: Inputs
@@ -128,7 +137,9 @@ def make_world(
     dataset = make_dataset(kind, task, size)
     model = kind.build(_config(kind, size), dataset, 0).to(device)
     model.requires_grad_(requires_grad=False).eval()
-    inputs = Inputs(model, dataset)
+    inputs, plain_inputs = Inputs(model, dataset), Inputs(model, dataset)
+    for prepared in (inputs, plain_inputs):
+        prepared.open_items(model)
     train = inputs.split("train")
     deleted = size.batch * size.steps
     given = MultiDeleteParams.model_validate({"batch_size": size.batch, **params})
@@ -152,15 +163,19 @@ def make_world(
         monitor=Monitor(),
         fresh=fresh,
     )
-    return World(run, Inputs(model, dataset))
+    return World(run, plain_inputs)
 
 
 def _config(kind: type[PairModel], size: Size) -> FamilyConfig:
     if not size.published:
         return kind.tiny()
-    if kind.config_class is not AlbefConfig:
-        raise BenchmarkError(f"the published sizes are those of albef, and {kind.family} came")
-    return AlbefConfig.published().model_copy(update={"image_size": (224, 224)})
+    if kind.config_class is AlbefConfig:
+        sides = (size.pixels, size.pixels)
+        return AlbefConfig.published().model_copy(update={"image_size": sides})
+    if kind.config_class is BlipConfig:
+        # ViT-B/16, and a BERT of 12 layers with cross-attention: what transformers has by default.
+        return BlipConfig(**{**fields_of(BlipLayout(), BlipConfig()), "image_size": size.pixels})
+    raise BenchmarkError(f"the published sizes are those of albef and blip, and {kind.family} came")
 
 
 def make_dataset(kind: type[PairModel], task: str, size: Size) -> PairDataset:

@@ -118,6 +118,13 @@ def traded() -> Made:
     return cells, runs
 
 
+def mapped() -> Made:
+    """A method's own row beside one whose choice was another."""
+    rows = {"lcodec": (88, 50), "lcodec, no noise": (89, 49)}
+    cells = [cell("a", row, row, part="mappings") for row in rows]
+    return cells, {row: unlearned(both(*values)) for row, values in rows.items()}
+
+
 def attacked() -> Made:
     """An attack that has too few pairs for rates on one model, and for .1% also over references."""
 

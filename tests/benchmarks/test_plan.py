@@ -11,24 +11,22 @@ from benchmarks.figures import BenchmarkError
 from benchmarks.paper.data import Amount, BenchData
 from benchmarks.paper.grid import name_of
 from benchmarks.paper.plan import (
-    ABLATIONS,
     AT_ONCE,
-    CALIBRATED,
     FINAL,
     TARGETS,
     Cell,
     Options,
     jobs,
     make_plan,
-    variants,
 )
+from benchmarks.paper.variants import ABLATIONS, CALIBRATED, MAPPINGS, variants
 from benchmarks.runs import _without_words, digest, relevant_sources
 from engine.families import families
 from engine.methods import methods, multidelete_defaults
 from engine.tasks import tasks
 from tests.benchmarks.tiny_bench import TINY
 
-ALL_PARTS = ("main", "ablation", "sizes", "tradeoff", "sequence")
+ALL_PARTS = ("main", "ablation", "mappings", "sizes", "tradeoff", "sequence")
 
 
 def _plan(prepared: dict[str, BenchData], **changes: object) -> list[Cell]:
@@ -124,6 +122,36 @@ def test_ablations_set_one_weight_to_zero_and_share_the_full_models_run(
     left = [row for row in ABLATIONS if row != "- balance"]
     assert [cell.row for cell in cells if cell.part == "ablation"] == left
     assert len(jobs(cells)) == 1 + len(left)  # the full model is the main part's
+
+
+def test_mappings_change_one_choice_and_share_the_runs_of_the_methods_themselves(
+    prepared: dict[str, BenchData],
+) -> None:
+    cells = _plan(prepared, parts=["mappings"], seeds=5)
+    assert {cell.seed for cell in cells} == {0, 1, 2}
+    found = {cell.row: cell for cell in cells if cell.seed == 0}
+    assert list(found) == [variant.row for variant in MAPPINGS]
+    assert found["lcodec, no noise"].job.spec.params["noise"] == 0.0
+    assert found["ul-F"].job.spec.update == "fusion"
+    own = {cell.row: cell.job for cell in _plan(prepared) if cell.job}
+    for name in ("lcodec", "ul", "ul-F", "multidelete", "multidelete-F"):
+        assert found[name].job == own[name]
+    assert name_of("lcodec, no noise") == "L-codec, no noise"
+    assert name_of("multidelete-F, readout alone") == "MultiDelete-F, readout alone"
+
+
+def test_a_mapping_is_left_out_where_it_is_the_default_or_its_method_is_not_asked_for(
+    prepared: dict[str, BenchData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {cell.row for cell in _plan(prepared, parts=["mappings"], rows=["ul"])}
+    assert rows == {"ul", "ul-F"}
+    setting = TINY["digits"].settings["albef"]
+    alone = {"multidelete": {"similarity": 0.0, "kept_similarity": 0.0}}
+    changed = replace(TINY["digits"], settings={"albef": replace(setting, params=alone)})
+    monkeypatch.setitem(TINY, "digits", changed)
+    rows = {cell.row for cell in _plan(prepared, parts=["mappings"])}
+    assert "multidelete" in rows
+    assert "multidelete, readout alone" not in rows
 
 
 def test_the_other_aim_has_a_row_of_its_own(prepared: dict[str, BenchData]) -> None:

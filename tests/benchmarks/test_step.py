@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from benchmarks.figures import BenchmarkError
-from benchmarks.step import scaling
-from benchmarks.step.__main__ import main
+from benchmarks.step import memory, scaling
+from benchmarks.step.__main__ import _given, main
 from benchmarks.step.measure import Seconds, Timings, compare, operations, race, ratios
-from benchmarks.step.world import SETTINGS, SIZES, Size, make_world
+from benchmarks.step.plain import weights_of
+from benchmarks.step.world import SETTINGS, SIZES, Size, _config, make_dataset, make_world
 from engine.catalogue import catalogue
+from engine.families import families
 from engine.methods.multidelete import MultiDelete
+from engine.methods.multidelete_defaults import RANKING
+from engine.methods.multidelete_params import MultiDeleteParams
 from engine.spec import Update
 
 SMALL = Size(batch=4, steps=2, pixels=32, words=6)
@@ -89,9 +93,77 @@ def test_twice_the_batch_takes_twice_the_operations() -> None:
     assert 1.6 < two / one < 2.4  # texts are padded to the longest one of the batch
 
 
-def test_the_published_sizes_are_those_of_albef_only() -> None:
+@pytest.mark.parametrize("update", ["all", "fusion"])
+@pytest.mark.parametrize(("family", "task"), [("albef", "retrieval"), ("blip", "retrieval")])
+def test_the_loss_in_bf16_is_near_the_one_in_single_precision(
+    family: str, task: str, update: Update
+) -> None:
+    world = make_world(family, task, SMALL, SETTINGS["paper"], update=update)
+    assert 0 < compare(world, precision="bf16").difference < 1e-2
+
+
+def test_the_published_sizes_are_those_of_albef_and_blip() -> None:
     with pytest.raises(BenchmarkError, match="gcn_bert"):
         make_world("gcn_bert", "graph_text", SIZES["base"], {})
+
+
+def test_blip_base_has_the_published_sizes() -> None:
+    size = SIZES["blip-base-384"]
+    assert size.family == "blip"
+    kind = families.get("blip")
+    config = _config(kind, size)
+    found = config.model_dump(include={"image_size", "patch_size", "vision_layers", "vision_size"})
+    assert found == {
+        "image_size": 384,
+        "patch_size": 16,
+        "vision_layers": 12,
+        "vision_size": 768,
+    }
+    assert config.model_dump(include={"text_layers", "text_size", "projection_size"}) == {
+        "text_layers": 12,
+        "text_size": 768,
+        "projection_size": 256,
+    }
+    with torch.device("meta"):
+        dataset = make_dataset(kind, "retrieval", Size(batch=2, steps=1, pixels=8, words=4))
+        model = kind.build(config, dataset, 0)
+    count = {part: sum(w.numel() for _, w in named) for part, named in model.parts().items()}
+    assert 85e6 < count["item"] < 88e6  # ViT-B/16
+    assert 84e6 < count["text"] < 87e6  # BERT-base without most of its vocabulary
+    assert 27e6 < count["fusion"] < 30e6  # twelve cross-attentions
+
+
+def test_the_family_is_the_presets_unless_another_is_asked_for() -> None:
+    assert _given(["--preset", "blip-base-384"]).family == "blip"
+    assert _given(["--preset", "blip-base-384", "--family", "albef"]).family == "albef"
+    assert _given([]).family == "albef"
+
+
+def test_a_job_is_its_first_epoch_and_the_median_of_the_later_ones() -> None:
+    def epoch(seconds: float) -> list[Seconds]:
+        return [Seconds(seconds, 0.0)]
+
+    plain = [epoch(9.0), epoch(4.0), epoch(5.0), epoch(6.0)]
+    engine = [epoch(7.0), epoch(1.0), epoch(1.5), epoch(9.0)]
+    timings = Timings(plain, engine, [Seconds(0.5, 0.0)] * 4, 4)
+    assert timings.job("plain", 12) == 9.0 + 11 * 5.0
+    assert timings.job("engine", 12) == 7.5 + 11 * 2.0  # with the cuts into batches
+
+
+def test_what_both_loops_do_before_their_first_epoch_is_timed() -> None:
+    timings = race(make_world("albef", "retrieval", SMALL, SETTINGS["paper"]), epochs=1)
+    assert set(timings.before) == {"plain", "engine"}
+    assert min(seconds.wall for seconds in timings.before.values()) > 0
+
+
+def test_opening_images_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world("albef", "retrieval", SMALL, SETTINGS["paper"])
+
+    def opened(self: object, reference: str) -> None:
+        pytest.fail(f"image {reference} is opened")
+
+    monkeypatch.setattr("benchmarks.step.world.Noise.load", opened)
+    race(world, epochs=1)
 
 
 def test_the_command_prints_every_figure_and_writes_it(
@@ -99,12 +171,40 @@ def test_the_command_prints_every_figure_and_writes_it(
 ) -> None:
     out = tmp_path / "figures.json"
     options = ["--settings", "paper", "--batch", "4", "--steps", "1", "--rounds", "1"]
-    assert main([*options, "--task", "retrieval", "--no-memory", "--json", str(out)]) == 0
-    names = {figure["name"] for figure in json.loads(out.read_text())["figures"]}
-    assert {"paper: loss in fp32", "paper, -F: plain beside engine, epoch"} <= names
+    options += ["--device", "cpu", "--task", "retrieval", "--no-memory"]
+    assert main([*options, "--json", str(out)]) == 0
+    written = json.loads(out.read_text())
+    names = {figure["name"] for figure in written["figures"]}
+    world = make_world("albef", "retrieval", SMALL, SETTINGS["paper"], update="fusion")
+    epochs = weights_of(world.run).epochs
+    assert names >= {
+        "paper: loss in fp32",
+        "paper, -F: plain beside engine, epoch",
+        f"paper, -F: plain beside engine, a job of {epochs} epochs",
+        "paper, -F: the same with what comes before the first epoch",
+    }
+    assert not any(name.startswith("paper: plain beside engine, a job") for name in names)
+    assert (written["device"], written["threads"]) == ("cpu", 1)
+    assert len(written["commit"].rstrip("+")) == 40
     printed = capsys.readouterr().out
-    assert "commit:" in printed
-    assert "device:" in printed
+    assert f"commit: {written['commit']}" in printed
+    assert "device: cpu" in printed
+
+
+def test_the_memory_of_each_loop_is_a_figure_beside_their_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = {"plain": 30e6, "engine": 20e6}
+    monkeypatch.setattr(memory, "measured_in_own_process", lambda _, side: peaks[side])
+    out = tmp_path / "figures.json"
+    options = ["--device", "cpu", "--settings", "paper", "--update", "all", "--task", "retrieval"]
+    sizes = ["--batch", "4", "--steps", "1", "--rounds", "1"]
+    assert main([*options, *sizes, "--json", str(out)]) == 0
+    figures = {one["name"]: one for one in json.loads(out.read_text())["figures"]}
+    assert figures["paper: memory, plain beside engine"]["value"] == 1.5
+    found = {name: figures[f"paper: {name}, peak memory"] for name in peaks}
+    assert {name: one["value"] for name, one in found.items()} == {"plain": 30, "engine": 20}
+    assert {one["unit"] for one in found.values()} == {"MB"}
 
 
 def test_scaling_grows_one_thing_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +220,17 @@ def test_scaling_grows_one_thing_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     assert [found["train"] for found in counts] == [20, 200, 200]
     assert all(one["test"] == other["test"] for one, other in pairwise(counts))
     assert [len(spec.forget["request"]) for spec, _ in specs[1:]] == [3, 3, 15]
+    assert all(spec.params == {"least_steps": 0} for spec, _ in specs[1:])
+
+
+def test_scaling_by_default_makes_five_times_the_steps_and_draws_from_a_pool_that_hardly_grows() -> (
+    None
+):
+    jobs, batch = scaling.Jobs(), MultiDeleteParams().batch_size
+    assert jobs.deleted % batch == 0
+    taken = RANKING.epochs * RANKING.retain_ratio * jobs.deleted
+    kept = [min(pairs - jobs.deleted, taken) for pairs in (jobs.small, 10 * jobs.small)]
+    assert kept[1] < 1.1 * kept[0]
 
 
 def _counts(manifest: Path) -> dict[str, int]:

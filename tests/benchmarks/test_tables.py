@@ -17,6 +17,7 @@ from tests.benchmarks.made_results import (
     ended,
     in_sequence,
     labelled,
+    mapped,
     metric,
     traded,
     unlearned,
@@ -198,6 +199,17 @@ def test_table_5_ends_with_the_ablation_that_the_paper_has_there() -> None:
     table = _table(Results(content(alone, runs)), "Table 5")
     assert list(table.headings) == ["Accuracy", "Original", "MultiDelete"]
     assert "UKR" not in table.note
+
+
+def test_choices_stand_beside_what_was_not_chosen() -> None:
+    table = _table(
+        Results(content(*mapped())), "Mappings that were chosen, and others: A, 10% deleted"
+    )
+    assert [list(row) for row in table.rows] == [
+        ["Original", "90.0", "-", "50.0", "-", "-"],
+        ["L-codec", "88.0", "2.0", "50.0", "-", "2"],
+        ["L-codec, no noise", "89.0", "1.0", "49.0", "-", "2"],
+    ]
 
 
 def test_what_is_asked_for_has_means_over_its_seeds() -> None:

@@ -10,10 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 import engine
+from app.audit.readings import METRICS
 from engine.catalogue import catalogue, render
 from engine.families import AlbefConfig, families
 from engine.methods import methods
-from engine.tasks import tasks
+from engine.spec import Metric
+from engine.tasks import GraphText, tasks
 
 COMMITTED = Path(engine.__file__).parents[1] / "app" / "registry" / "catalogue.json"
 
@@ -171,18 +173,67 @@ def test_multidelete_applies_to_every_combination(content: dict) -> None:
             assert row["reason"] is None
 
 
+RECALLS = [f"{direction}_r{depth}" for direction in ("ir", "tr") for depth in (1, 5, 10)]
+CLASSIFIED = ["graph_text", "nlvr", "visual_entailment"]
+
+
 def test_every_metric_is_named_with_its_direction(content: dict) -> None:
     directions = {name: entry["direction"] for name, entry in content["metrics"].items()}
     assert directions == {
         "d_f": "lower",
+        "d_test": "higher",
+        "f1": "higher",
         "forget_accuracy": "none",
+        "method_seconds": "lower",
         "mi_attack_auc": "near_half",
         "mi_ratio": "higher",
         "mi_tpr_at_1pct_fpr": "lower",
+        "peak_memory_bytes": "lower",
         "probe_item": "higher",
         "probe_text": "higher",
+        "samples_seen": "lower",
+        "trained_parameters": "lower",
         "ulira_auc": "near_half",
         "ulira_tpr_at_0.1pct_fpr": "lower",
         "ulira_tpr_at_1pct_fpr": "lower",
         "unseen_auc": "near_half",
+        **dict.fromkeys(RECALLS, "higher"),
     }
+    assert list(directions) == sorted(directions)
+
+
+def test_utility_is_told_by_task_and_cost_by_unit(content: dict) -> None:
+    metrics = content["metrics"]
+    of = {name: one["tasks"] for name, one in metrics.items() if one["kind"] == "utility"}
+    assert of == {
+        "d_test": sorted([*CLASSIFIED, "retrieval"]),
+        "f1": CLASSIFIED,
+        **{name: ["retrieval"] for name in RECALLS},
+    }
+    assert {metrics[name]["unit"] for name in of} == {"points"}
+    assert {name: one["unit"] for name, one in metrics.items() if one["kind"] == "cost"} == {
+        "method_seconds": "s",
+        "peak_memory_bytes": "bytes",
+        "samples_seen": "pairs",
+        "trained_parameters": "parameters",
+    }
+
+
+def test_every_metric_that_reports_explain_is_in_the_catalogue(content: dict) -> None:
+    assert set(METRICS) <= set(content["metrics"])
+
+
+def test_the_utility_of_a_task_elsewhere_is_described_by_that_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Naming(GraphText):
+        """Names what a graph shows."""
+
+        def utility(self, *given: object) -> list[Metric]:
+            accuracy, _ = super().utility(*given)
+            return [accuracy.model_copy(update={"name": "named"})]
+
+    monkeypatch.setitem(tasks._components, "naming", Naming)
+    entry = catalogue()["metrics"]["named"]
+    assert entry["tasks"] == ["naming"]
+    assert entry["summary"].endswith("Names what a graph shows.")

@@ -46,13 +46,27 @@ class Done:
         return RunResult.model_validate_json((self.folder / f"{name}-0/result.json").read_bytes())
 
 
-def launch(*command: str) -> str:
-    """Run a Python command in two processes and return what they printed."""
-    # The launcher finds a free port by itself.
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# Each finds a free port by itself. By accelerate, `--cpu` starts several processes through MPI alone;
+# `--multi_gpu` starts as many as it is told, and the specification says where they compute.
+ACCELERATE = "--multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no"
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "accelerate": [
+        *("accelerate.commands.launch", *ACCELERATE.split()),
+        *("--num_processes", "2", "--main_process_port", "0"),
+    ],
+}
+
+
+def launch(*command: str, by: str = "torchrun", home: Path | None = None) -> str:
+    """Run a Python command in two processes and return what they printed.
+
+    ``home`` is where accelerate looks for a configuration, which could ask for anything.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        [sys.executable, *launcher, *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", *LAUNCHERS[by], *command],
+        env=environment if home is None else {**environment, "HF_HOME": str(home)},
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -120,10 +134,14 @@ def test_a_batch_of_uneven_shares_has_the_loss_and_gradient_of_one_process(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_come_to_the_weights_of_one(done: Done, name: str) -> None:
+    _check_weights(done, name, done.checkpoint(name))
+
+
+def _check_weights(done: Done, name: str, checkpoint: Path) -> None:
     alone = done.alone[name].checkpoint
     assert alone is not None
     expected = load_file(alone / WEIGHTS)
-    found = load_file(done.checkpoint(name) / WEIGHTS)
+    found = load_file(checkpoint / WEIGHTS)
     before = _start(done.specs[name])
     assert found.keys() == expected.keys()
     moved = _length({key: w - before[key] for key, w in expected.items()})
@@ -148,7 +166,10 @@ def _length(weights: dict[str, torch.Tensor]) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_measure_what_one_does(done: Done, name: str) -> None:
-    result = done.result(name)
+    _check_metrics(done, name, done.result(name))
+
+
+def _check_metrics(done: Done, name: str, result: RunResult) -> None:
     assert len(result.metrics) == len(done.alone[name].metrics)
     for expected in done.alone[name].metrics:
         found = find(result.metrics, expected.name, expected.moment, expected.subset)
@@ -214,15 +235,19 @@ def test_a_model_that_normalises_over_the_batch_is_not_divided(done: Done) -> No
     assert all(told["undivided"] for told in done.told)
 
 
-def test_a_launcher_starts_the_command_of_a_run(done: Done) -> None:
-    out, spec = done.folder / "launched", done.folder / "launched.json"
-    spec.write_text(done.specs["gcn_bert train"].model_dump_json(), encoding="utf-8")
-    printed = launch("-m", "engine", str(spec), str(out))
+@pytest.mark.parametrize("by", LAUNCHERS)
+def test_a_launcher_starts_the_command_of_a_run(done: Done, tmp_path: Path, by: str) -> None:
+    name, out, spec = "gcn_bert train", tmp_path / "out", tmp_path / "spec.json"
+    spec.write_text(done.specs[name].model_dump_json(), encoding="utf-8")
+    printed = launch("-m", "engine", str(spec), str(out), by=by, home=tmp_path)
     told = [json.loads(line) for line in printed.splitlines()]
     assert [list(line) for line in told].count(["result"]) == 1
     assert told[-1]["result"] == json.loads((out / "result.json").read_bytes())
-    weights = done.result("gcn_bert train").weights_sha256
-    assert told[-1]["result"]["weights_sha256"] == weights
+    result = RunResult.model_validate(told[-1]["result"])
+    assert result.environment["processes"] == "2"
+    assert result.weights_sha256 == done.result(name).weights_sha256
+    _check_weights(done, name, out / "checkpoint")
+    _check_metrics(done, name, result)
 
 
 def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import engine
 from engine.data.digits import write_digits
+from engine.families import families
 from engine.registry import Registry
 from engine.run import run
 from engine.spec import RunSpec
@@ -109,6 +111,62 @@ def test_the_example_stands_in_the_catalogue(installed: Path) -> None:
     found = json.loads(printed.stdout)
     assert found["methods"]["fade"]["params_schema"]["properties"]["factor"]["maximum"] == 1
     assert found["metrics"]["score_gap"]["summary"].startswith("How far retained pairs score")
+    assert found["families"]["grey_clip"]["summary"] == "CLIP that sees no colours."
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images in the format of the page."""
+    folder = tmp_path_factory.mktemp("photos")
+    lines = []
+    for number in range(16):
+        name = f"{number:02}.png"
+        Image.new("RGB", (16, 16), (16 * number, 0, 255)).save(folder / name)
+        split = "train" if number < 8 else "val" if number < 12 else "test"
+        lines.append(f"{split}\t{name}\tthe photograph {number}")
+    (folder / "captions.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(installed: Path, photos: Path) -> Path:
+    """The manifest that the command makes of them."""
+    done = python(installed, "-m", "engine.data.convert", photos, photos / "manifest.jsonl")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["format"], report["task"], report["pairs"]) == ("captions", "retrieval", 16)
+    assert report["splits"] == {"train": 8, "val": 4, "test": 4}
+    return photos / "manifest.jsonl"
+
+
+def test_the_format_of_the_example_is_found_and_converted(converted: Path) -> None:
+    rows = [json.loads(line) for line in converted.read_text(encoding="utf-8").splitlines()]
+    expected = {"image": "08.png", "text": "the photograph 8", "split": "val"}
+    assert rows[8].items() >= expected.items()
+
+
+def test_the_family_of_the_example_is_trained_and_loaded(
+    installed: Path, converted: Path, tmp_path: Path
+) -> None:
+    data = {"manifest": str(converted), "root": str(converted.parent)}
+    common = {"data": data, "family": "grey_clip", "task": "retrieval"}
+    training = {"epochs": 1, "batch_size": 4}
+    config = families.get("clip").tiny().model_dump(mode="json")
+    asked = {**common, "action": "train", "config": config, "training": training}
+    (tmp_path / "grey.json").write_text(json.dumps(asked))
+    done = python(installed, "-m", "engine", tmp_path / "grey.json", tmp_path / "grey")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = {**common, "action": "evaluate", "checkpoint": str(tmp_path / "grey" / "checkpoint")}
+    (tmp_path / "again.json").write_text(json.dumps(again))
+    done = python(installed, "-m", "engine", tmp_path / "again.json", tmp_path / "again")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads((tmp_path / n / "result.json").read_text()) for n in ("grey", "again")]
+    before, after = (
+        [m["value"] for m in result["metrics"] if (m["name"], m["subset"]) == ("d_test", "test")]
+        for result in results
+    )
+    assert before == after
+    assert before[0] is not None
 
 
 def test_a_broken_distribution_ends_a_run_with_its_name(

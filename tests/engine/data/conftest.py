@@ -13,14 +13,16 @@ import pytest
 from PIL import Image
 
 Rows = list[dict[str, Any]]
+BESIDE = Path(__file__).parents[4] / "shared" / "data"
+"""Where the real data sets lie unless LETHE_TEST_DATA says otherwise: beside the project's folder."""
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    folder = os.environ.get("LETHE_TEST_DATA")
-    if not folder:
-        pytest.skip("LETHE_TEST_DATA does not name the folder of the real data sets")
-    return Path(folder)
+    named = os.environ.get("LETHE_TEST_DATA")
+    if not named and not BESIDE.is_dir():
+        pytest.skip(f"LETHE_TEST_DATA names no folder of the real data sets, and {BESIDE} is none")
+    return Path(named or BESIDE)
 
 
 @pytest.fixture
