@@ -1,5 +1,6 @@
 """Which epoch of an unlearning run is kept: the one nearest to its aim without losing utility."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,9 +17,11 @@ SAMPLE = 512
 """Most deleted and most other pairs whose scores are compared at each validation."""
 FADING = 4.0
 """Points of D_f below the target over which the push on deleted pairs fades under ``decouple``."""
-BALANCING = (50.0, 56.0)
-"""AUC against the unseen, in points, between which it fades under ``calibrated``: no pair is pushed that
+BALANCING = 6.0
+"""Points of AUC above what counts as 0.5 over which it fades under ``calibrated``; no pair is pushed that
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
+MOST_CHANCE = 0.05
+"""Standard error of an AUC that is granted at most."""
 
 
 class ForgettingSelection:
@@ -50,6 +53,7 @@ class ForgettingSelection:
         self.deleted = draw(run.forget, min(SAMPLE, len(run.forget)), generator)
         self.retained = draw(run.retain, min(SAMPLE, len(run.retain)), generator)
         self.before = self._trials(run.teacher)
+        self.chance = chance_of_auc(len(run.forget), len(run.validation))
 
     def score(self, student: "PairModel") -> float:
         """Return how good the student is; higher is better. See `rank` and `rank_calibrated`."""
@@ -73,7 +77,8 @@ class ForgettingSelection:
             return torch.ones(len(run.forget))
         rows, others, low, high = self.deleted, self.retained, self.target - FADING, self.target
         if run.aim == "calibrated":
-            rows, others, (low, high) = run.forget, run.validation, BALANCING
+            low = 100.0 * (0.5 + self.chance)
+            rows, others, high = run.forget, run.validation, low + BALANCING
         known, other = self._scores(student, rows), self._scores(student, others)
         kinds = run.inputs.labels if run.task.labelled else torch.zeros_like(run.inputs.labels)
         found = torch.zeros(len(run.forget))
@@ -87,8 +92,11 @@ class ForgettingSelection:
         return found.clamp(0.0, 1.0)
 
     def distance(self, student: "PairModel") -> float:
-        """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5."""
-        return abs(self.unseen_auc(student) - 0.5)
+        """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5.
+
+        A standard error is no distance: so few pairs cannot tell it, and utility decides.
+        """
+        return max(0.0, abs(self.unseen_auc(student) - 0.5) - self.chance)
 
     def unseen_auc(self, student: "PairModel") -> float:
         """Return the AUC of deleted pairs, the positives, against validation pairs."""
@@ -124,6 +132,16 @@ class ForgettingSelection:
         with torch.no_grad():
             parts = [self.run.task.scores(model, self.run.inputs, part) for part in rows.split(128)]
         return torch.cat(parts).double().cpu()
+
+
+def chance_of_auc(positives: int, negatives: int) -> float:
+    """Return the standard error of the AUC of groups that are alike (Mann and Whitney 1947).
+
+    At most 0.05: of a few pairs nearly any AUC could be chance, and each should still end in the middle.
+    """
+    if not positives or not negatives:
+        return 0.0
+    return min(MOST_CHANCE, math.sqrt((positives + negatives + 1) / (12 * positives * negatives)))
 
 
 def _auc(positives: Tensor, negatives: Tensor) -> float:

@@ -49,11 +49,22 @@ def test_without_held_out_pairs_the_aim_is_refused(unlearn: Unlearn) -> None:
 
 
 def test_calibrated_pairs_end_where_held_out_ones_are(unlearn: Unlearn, scores: Scores) -> None:
-    def gap(run: Unlearning, model: PairModel) -> float:
-        deleted, held_out = scores(run, model, run.forget), scores(run, model, run.validation)
-        return float(deleted.median() - held_out.median())
-
     run = unlearn("albef", "multidelete", aim="calibrated", utility_drop=100, epochs=60)
-    before = gap(run, run.teacher)
-    assert before > 0
-    assert abs(gap(run, methods.get("multidelete").run(run))) < before / 2
+    # Pairs that the original tells apart for certain: what so small a model has learned differs
+    # from one processor to the next.
+    known = torch.cat([run.forget, run.retain])
+    order = scores(run, run.teacher, known).argsort(descending=True)
+    apart = scores(run, run.teacher, run.validation).argsort()[:3]
+    run = replace(
+        run,
+        forget=known[order[:6]],
+        retain=known[order[6:]],
+        validation=run.validation[apart],
+    )
+
+    def higher(model: PairModel) -> float:
+        deleted, held_out = scores(run, model, run.forget), scores(run, model, run.validation)
+        return float((deleted[:, None] > held_out[None]).double().mean())
+
+    assert higher(run.teacher) > 0.9
+    assert abs(higher(methods.get("multidelete").run(run)) - 0.5) < 0.3

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from engine.families import PairModel
-from engine.methods.selection import ForgettingSelection, rank, rank_calibrated
+from engine.methods.selection import ForgettingSelection, chance_of_auc, rank, rank_calibrated
 from engine.spec import Aim
 from engine.unlearning import Unlearning
 
@@ -82,11 +82,24 @@ def test_distance_is_the_auc_of_deleted_against_validation_pairs_from_half(
     held_out = run.task.scores(run.teacher, run.inputs, run.validation)
     wins = (deleted[:, None] > held_out[None]).double()
     ties = (deleted[:, None] == held_out[None]).double()
-    expected = abs(float((wins + ties / 2).mean()) - 0.5)
+    selection.chance = 0.01
+    expected = max(0.0, abs(float((wins + ties / 2).mean()) - 0.5) - 0.01)
+    assert expected > 0
     torch.testing.assert_close(selection.distance(run.teacher), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(
         selection.score(run.teacher), 100 - 100 * expected, rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "error"),
+    # (90 + 352 + 1) / (12 * 90 * 352) = 0.0011653, whose root is 0.03414; (1 + 3 + 1) / 36 is more.
+    [(90, 352, 0.03414), (352, 90, 0.03414), (1, 3, 0.05), (5, 0, 0.0)],
+)
+def test_an_auc_of_groups_that_are_alike_differs_from_half_by_its_standard_error(
+    positives: int, negatives: int, error: float
+) -> None:
+    assert chance_of_auc(positives, negatives) == pytest.approx(error, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +109,11 @@ def test_distance_is_the_auc_of_deleted_against_validation_pairs_from_half(
         ("decouple", 0.25, 1.0),
         ("decouple", 0.22, 0.25),
         ("decouple", 0.20, 0.0),
+        # 0.52 counts as 0.5 here.
         ("calibrated", 0.70, 1.0),
-        ("calibrated", 0.54, 1.0),
-        ("calibrated", 0.50, 1 / 3),
+        ("calibrated", 0.58, 1.0),
+        ("calibrated", 0.54, 1 / 3),
+        ("calibrated", 0.52, 0.0),
         ("calibrated", 0.45, 0.0),
     ],
 )
@@ -111,6 +126,7 @@ def test_deleted_pairs_of_a_label_are_pushed_until_they_are_at_the_goal(
 ) -> None:
     run = unlearn("gcn_bert", "multidelete", aim=aim)
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    selection.chance = 0.02
     selection.retained = torch.arange(1000, 1100)
     run.validation = selection.retained
     labels = run.inputs.labels
