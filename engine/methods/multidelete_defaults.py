@@ -27,7 +27,7 @@ GRAPHS = TaskDefaults(
 )
 # Where encoders stand still, steps cost little and the few weights that move must go far.
 GRAPHS_BY_FUSION = replace(
-    GRAPHS, alpha=15.0, learning_rate=1e-2, epochs=120, least_steps=600, target=20.0
+    GRAPHS, alpha=15.0, learning_rate=1e-2, epochs=120, least_steps=600, target=25.0
 )
 # An image has many pairs, and its model says "contradiction" or "false" of nearly every other
 # combination: what it says of these is held with more weight, and encoders may move more.
