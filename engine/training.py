@@ -138,7 +138,8 @@ def fit(
     been interrupted.
 
     Args:
-        model: the model to train, in place.
+        model: the model to train, in place; its parameters hold no gradients, since a step clears them
+            only after itself.
         objective: batches, loss and validation score.
         schedule: length and learning rate.
         phase: name in progress events and of the state file.
