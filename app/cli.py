@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -175,6 +175,21 @@ def verify_log(
     raise typer.Exit(0 if report.ok else 1)
 
 
+@app.command(context_settings=PASSED_ON)
+def convert(context: typer.Context) -> None:
+    """Turn a data set of a published format into the manifest that the service takes; see its --help."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None or find_spec("engine") is None:
+        typer.echo(
+            "Formats are read by the engine, whose libraries are not installed: pip install "
+            "'lethe[engine]'.",
+            err=True,
+        )
+        raise typer.Exit(2)
+    _become("engine.data.convert", context.args)
+
+
 @bench.command("paper", context_settings=PASSED_ON)
 def bench_paper(context: typer.Context) -> None:
     """Train, unlearn by every method, and write the paper's tables and plots; see its --help."""
@@ -222,7 +237,6 @@ def worker() -> None:
 
 
 def _run_benchmark(module: str, arguments: list[str]) -> None:
-    """Become the benchmark's process, so that signals reach it."""
     root = Path(__file__).parents[1]
     if not root.joinpath(*module.split("."), "__main__.py").is_file():
         typer.echo(
@@ -231,11 +245,16 @@ def _run_benchmark(module: str, arguments: list[str]) -> None:
             err=True,
         )
         raise typer.Exit(2)
-    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    _become(module, arguments)
+
+
+def _become(module: str, arguments: list[str]) -> NoReturn:
+    """Become the module's process, so that signals reach it."""
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     # -P: a folder `benchmarks` where the command is called must not be taken for ours.
     command = [sys.executable, "-P", "-m", module, *arguments]
-    os.execve(sys.executable, command, environment)  # noqa: S606 - a benchmark is its own process
+    os.execve(sys.executable, command, environment)  # noqa: S606 - it is a process of its own
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """What can be asked of the engine, as JSON: ``python -m engine.catalogue``.
 
-Families, tasks, methods and metrics with the JSON schemas of their parameters; and for every
-family, task and update the reason why a method does not apply, or null. The service, which never
-imports the engine, serves a file made by this and refuses a request before a job is queued.
+Families, tasks, methods and metrics with the JSON schemas of their parameters, and the formats that
+``lethe convert`` reads; and for every family, task and update the reason why a method does not
+apply, or null. The service, which never imports the engine, serves a file made by this and refuses
+a request before a job is queued.
 """
 
 import inspect
@@ -20,6 +21,8 @@ import engine.methods
 import engine.metrics
 import engine.tasks
 from engine.audit import cost_metrics
+from engine.data.convert import BUILT_IN, summary_of
+from engine.data.formats import Format, ImageFormat, formats
 from engine.families.base import PairModel, families
 from engine.inputs import Inputs
 from engine.methods.base import Method, methods
@@ -31,7 +34,7 @@ from engine.tasks.recall import DEPTHS, DIRECTIONS
 Entry = dict[str, Any]
 Kind = Literal["forgetting", "utility", "cost"]
 
-REGISTERED = (engine.families, engine.methods, engine.metrics, engine.tasks)
+REGISTERED = (engine.families, engine.methods, engine.metrics, engine.tasks, *BUILT_IN)
 """Imported so that their components are registered."""
 
 SUMMARIES = {
@@ -65,6 +68,7 @@ def catalogue() -> Entry:
             ``applies`` lists ``{family, task, update, reason}``; a null reason means that it does.
         metrics: name to ``summary, kind, direction, unit, tasks``. ``kind`` is ``forgetting``,
             ``utility`` on held-out pairs, of the tasks that are listed, or ``cost``.
+        formats: name to ``summary, images_apart``: whether images may lie elsewhere than the rows.
     """
     return {
         "families": {name: _family(families.get(name)) for name in families},
@@ -72,6 +76,7 @@ def catalogue() -> Entry:
         "combinations": _combinations(),
         "methods": {name: _method(methods.get(name)) for name in methods},
         "metrics": _metrics(),
+        "formats": {name: _format(formats.get(name)) for name in formats},
     }
 
 
@@ -194,6 +199,10 @@ def _metric(metric: Metric, kind: Kind, summary: str, of: Sequence[str] = ()) ->
         "unit": metric.unit,
         "tasks": list(of),
     }
+
+
+def _format(form: Format) -> Entry:
+    return {"summary": summary_of(form), "images_apart": isinstance(form, ImageFormat)}
 
 
 def _summary(component: object) -> str:

@@ -81,6 +81,13 @@ class Metric(Component):
     tasks: list[str] = Field(description="Those that measure this utility; empty for other kinds.")
 
 
+class Format(Component):
+    """A layout of data sets that `lethe convert` turns into a manifest; see its --help."""
+
+    summary: str
+    images_apart: bool = Field(description="Whether images may lie elsewhere than the rows.")
+
+
 class Combination(Component):
     """A task that a family can be trained for."""
 
@@ -97,6 +104,7 @@ class Catalogue(BaseModel):
     tasks: dict[str, Task]
     methods: dict[str, Method]
     metrics: dict[str, Metric]
+    formats: dict[str, Format]
     combinations: list[Combination]
 
     def check_model(self, family: str, task: str) -> None:

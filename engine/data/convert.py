@@ -1,6 +1,10 @@
-"""Turn a data set of a known format into a general manifest: ``python -m engine.data.convert``."""
+"""Turn a data set of a known format into a general manifest: ``lethe convert``.
+
+The report that is printed has what ``POST /v1/datasets`` asks for: modality, root and classes.
+"""
 
 import argparse
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +20,15 @@ from engine.data import (
     webdataset,
 )
 from engine.data.checks import PairChecks
-from engine.data.formats import Format, ImageFormat, Row, SourceRow, detect_format, formats
+from engine.data.formats import (
+    Format,
+    ImageFormat,
+    ManifestFormat,
+    Row,
+    SourceRow,
+    detect_format,
+    formats,
+)
 from engine.data.image_index import ImageIndex
 from engine.data.labels import ENTAILMENT, TRUTH
 from engine.data.lines import parse
@@ -35,7 +47,7 @@ class ConvertReport(Frozen):
         format: name of the format.
         modality: ``image`` or ``graph``.
         task: the task that the data are for, or None when no task here takes such pairs.
-        root: what the manifest's references are relative to.
+        root: what the manifest's references are relative to, as an absolute path.
         pairs: number of pairs; ``splits`` counts them by split.
         items_per_pair: number of images or graphs of each pair.
         classes: number of classes, or None without labels.
@@ -82,7 +94,7 @@ def convert(
         format=form.name,
         modality=checks.modality,
         task=_task(checks.modality, checks.items_per_pair, checks.classes),
-        root=images or form.root(path),
+        root=(images or form.root(path)).absolute(),
         pairs=pairs,
         splits=checks.splits,
         items_per_pair=checks.items_per_pair,
@@ -118,9 +130,28 @@ def _task(modality: Modality, items_per_pair: int, classes: int | None) -> str |
     return kinds.get((items_per_pair, classes))
 
 
+def summary_of(form: Format) -> str:
+    """Return one line about a format: of the module that describes its layout."""
+    described = form if isinstance(form, ManifestFormat) else sys.modules[type(form).__module__]
+    return (inspect.getdoc(described) or "").partition("\n")[0].replace("``", "")
+
+
+def _known() -> str:
+    try:
+        lines = [f"  {name}: {summary_of(formats.get(name))}" for name in formats]
+    except EngineError as error:  # a broken format of another distribution
+        return str(error)
+    return "\n".join(["formats:", *lines])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; prints the report as JSON and returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m engine.data.convert", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="lethe convert",
+        description=__doc__,
+        epilog=_known(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("path", type=Path, help="folder or file of the data set")
     parser.add_argument("out", type=Path, help="manifest to write (JSON lines)")
     parser.add_argument("--format", help="name of the format; detected when left out")

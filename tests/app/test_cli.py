@@ -46,7 +46,8 @@ def _lethe(
 def test_help_names_every_command() -> None:
     done = _lethe("--help")
     assert done.returncode == 0
-    for command in ("serve", "demo", "verify", "verify-log", "token", "migrate", "api", "worker"):
+    commands = "serve demo convert verify verify-log token migrate api worker bench"
+    for command in commands.split():
         assert re.search(rf"\b{command}\b", done.stdout), command
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import engine
 from app.audit.readings import METRICS
 from engine.catalogue import catalogue, render
+from engine.data.formats import formats
 from engine.families import AlbefConfig, families
 from engine.methods import methods
 from engine.spec import Metric
@@ -41,13 +42,14 @@ def test_every_registered_component_is_in_the_catalogue(content: dict) -> None:
     assert list(content["families"]) == list(families)
     assert list(content["tasks"]) == list(tasks)
     assert list(content["methods"]) == list(methods)
+    assert list(content["formats"]) == list(formats)
     assert {"albef", "gcn_bert"} <= set(content["families"])
     assert {"retrieval", "graph_text"} <= set(content["tasks"])
     assert {"multidelete", "retrain", "finetune"} <= set(content["methods"])
 
 
 def test_every_component_has_a_summary(content: dict) -> None:
-    for kind in ("families", "tasks", "methods", "metrics"):
+    for kind in ("families", "tasks", "methods", "metrics", "formats"):
         for name, entry in content[kind].items():
             assert len(entry["summary"]) > 15, name
 

@@ -131,7 +131,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def converted(installed: Path, photos: Path) -> Path:
     """The manifest that the command makes of them."""
-    done = python(installed, "-m", "engine.data.convert", photos, photos / "manifest.jsonl")
+    done = python(installed, "-m", "app.cli", "convert", photos, photos / "manifest.jsonl")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["format"], report["task"], report["pairs"]) == ("captions", "retrieval", 16)
