@@ -39,7 +39,7 @@ TARGET = "target"
 TARGETS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0)
 """Values of D_f that are asked for, from the paper's aim to none."""
 FEW = 3
-"""Seeds of the ablations, mappings and trade-off at most: they have many rows."""
+"""Seeds of the ablations, mappings, trade-off and sequence at most: they have many rows."""
 FINAL = "after the last"
 AT_ONCE = "at once"
 PRETRAINED = "pretrained"
@@ -94,8 +94,8 @@ class Options:
         amounts: how much is deleted. The parts ``main`` and ``ablation`` take each, ``tradeoff`` and
             ``mappings`` take the first, ``sizes`` goes up to the last, and ``sequence`` cuts the last into requests:
             of the first, a request can be too few pairs for a D_f that resolves points.
-        seeds: how many; each has its own original and its own draw of deleted pairs. ``sizes`` and
-            ``sequence`` take the first seed, ``ablation``, ``mappings`` and ``tradeoff`` three at most.
+        seeds: how many; each has its own original and its own draw of deleted pairs. ``sizes`` takes
+            the first seed, ``ablation``, ``mappings``, ``tradeoff`` and ``sequence`` three at most.
         references: models trained for the attack on each pair, in the part ``main``; 0: no attack.
     """
 
@@ -233,22 +233,27 @@ class _Column:
                 yield self._cell("tradeoff", self.first, variant, seed)
 
     def _sequence(self) -> Iterator[Cell]:
+        for seed in range(min(self.options.seeds, FEW)):
+            yield from self._chain(seed)
+
+    def _chain(self, seed: int) -> Iterator[Cell]:
         """Ten requests one after another on the same model, and all of them at once."""
         variant = Variant(STUDIED, STUDIED)
         reason = self._reason(variant)
-        cell = Cell("sequence", self.name, self.family, self.last.text, AT_ONCE, 0, reason=reason)
+        amount = self.last.text
+        cell = Cell("sequence", self.name, self.family, amount, AT_ONCE, seed, reason=reason)
         if reason is not None:
             yield cell
             return
-        asked = requests(self.data.draw(self.last.of(self.data.training), 0))
-        original = self._original(0)
-        yield replace(cell, job=self._unlearn(variant, 0, asked, original))
+        asked = requests(self.data.draw(self.last.of(self.data.training), seed))
+        original = self._original(seed)
+        yield replace(cell, job=self._unlearn(variant, seed, asked, original))
         last = original
         for number, name in enumerate(asked):
             before = dict(list(asked.items())[:number])
-            last = self._unlearn(variant, 0, {name: asked[name]}, last, before)
+            last = self._unlearn(variant, seed, {name: asked[name]}, last, before)
             yield replace(cell, row=name, job=last)
-        yield replace(cell, row=FINAL, job=self._evaluate(asked, last))
+        yield replace(cell, row=FINAL, job=self._evaluate(asked, last, seed))
 
     def _cell(self, part: Part, amount: Amount, variant: Variant, seed: int) -> Cell:
         cell = Cell(part, self.name, self.family, amount.text, variant.row, seed)
@@ -298,10 +303,10 @@ class _Column:
         )
         return Job(digest(spec, self.data.digest, parent.run_id), spec, parent)
 
-    def _evaluate(self, asked: Pairs, parent: Job) -> Job:
+    def _evaluate(self, asked: Pairs, parent: Job, seed: int) -> Job:
         """Measure the last model of the sequence on each request, as the others are measured."""
         update = {"action": "evaluate", "forget": dict(asked)}
-        spec = self._spec(self.name, 0).model_copy(update=update)
+        spec = self._spec(self.name, seed).model_copy(update=update)
         return Job(digest(spec, self.data.digest, parent.run_id), spec, parent)
 
     def _original(self, seed: int, name: str | None = None) -> Job:

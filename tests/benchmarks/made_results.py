@@ -164,11 +164,22 @@ def labelled() -> Made:
     return [cell("a", "multidelete", "m")], {"m": unlearned(metrics)}
 
 
-def in_sequence() -> Made:
-    """Four requests: D_f of the first three rises by 3, 1 and 2 until the end."""
+def in_sequences() -> Made:
+    """Two seeds; the rises of the second one are twice as large."""
+    cells, runs = in_sequence()
+    more, others = in_sequence(seed=1, rise=2.0)
+    for name, run in others.items():
+        runs[f"{name} again"] = run
+    again = [{**one, "run_id": f"{one['run_id']} again"} for one in more]
+    return [*cells, *again], runs
+
+
+def in_sequence(seed: int = 0, rise: float = 1.0) -> Made:
+    """Four requests: D_f of the first three rises by 3, 1 and 2 until the end, times ``rise``."""
     names = [f"request-0{number}" for number in range(1, 5)]
     after = dict(zip(names, (30.0, 32.0, 34.0, 36.0), strict=True))
-    final = dict(zip(names, (33.0, 33.0, 36.0, 36.0), strict=True))
+    rises = dict(zip(names, (3.0, 1.0, 2.0, 0.0), strict=True))
+    final = {name: after[name] + rise * rises[name] for name in names}
     runs = {name: unlearned(both(88.0, after[name], 1.2)) for name in names}
     once, end = [metric("d_test", 89.0, "test")], [metric("d_test", 87.0, "test")]
     for name in names:
@@ -180,4 +191,4 @@ def in_sequence() -> Made:
         end.append(metric("mi_attack_auc", 0.6, subset, mean_on_deleted=0.4))
     runs |= {AT_ONCE: unlearned(once), FINAL: unlearned(end)}
     rows = (AT_ONCE, *names, FINAL)
-    return [cell("a", row, row, part="sequence", amount="17%") for row in rows], runs
+    return [cell("a", row, row, part="sequence", amount="17%", seed=seed) for row in rows], runs

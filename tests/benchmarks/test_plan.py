@@ -203,7 +203,10 @@ def test_the_trade_off_takes_three_seeds_at_most(prepared: dict[str, BenchData])
 def test_ten_requests_are_a_chain_in_which_earlier_ones_are_never_retained(
     prepared: dict[str, BenchData],
 ) -> None:
-    cells = {c.row: c.job for c in _plan(prepared, rows=["multidelete"], parts=["sequence"])}
+    planned = _plan(prepared, rows=["multidelete"], parts=["sequence"], seeds=5)
+    assert {cell.seed for cell in planned} == {0, 1, 2}
+    cells = {c.row: c.job for c in planned if c.seed == 1}
+    assert {job.spec.seed for job in cells.values()} == {1}
     steps = [job for row, job in cells.items() if row.startswith("request")]
     assert len(steps) == 10
     before: dict[str, list[str]] = {}

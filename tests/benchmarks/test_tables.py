@@ -16,6 +16,7 @@ from tests.benchmarks.made_results import (
     content,
     ended,
     in_sequence,
+    in_sequences,
     labelled,
     mapped,
     metric,
@@ -289,11 +290,22 @@ def test_a_sequence_stands_beside_the_same_requests_at_once() -> None:
 def test_the_last_row_of_a_sequence_is_the_mean_and_the_last_request_has_no_rise() -> None:
     table = _table(Results(content(*in_sequence())), "Requests in sequence")
     place = list(table.headings).index("D_f rise")
-    # 3, 1 and 2: s = 1, so 4.303 / sqrt(3)
-    assert [row[place] for row in table.rows] == ["3.0", "1.0", "2.0", "-", "2.0 ± 2.5"]
+    assert [row[place] for row in table.rows] == ["3.0", "1.0", "2.0", "-", "2.0"]
+    assert "Most that one request rose: 3.0." in table.note
     assert list(table.rows[-1]) == [
-        "mean", "88.0", "33.0", "1.20", "34.5", "2.0 ± 2.5", "0.450", "1.50", "28.0", "-", "1.40",
+        "mean", "88.0", "33.0", "1.20", "34.5", "2.0", "0.450", "1.50", "28.0", "-", "1.40",
     ]  # fmt: skip
+
+
+def test_sequences_of_several_seeds_are_means_with_intervals_over_the_seeds() -> None:
+    table = _table(Results(content(*in_sequences())), "Requests in sequence")
+    place = list(table.headings).index("D_f rise")
+    # 3 and 6, 1 and 2, 2 and 4; means 2 and 4: half is 12.706 times half the difference
+    assert [row[place] for row in table.rows] == [
+        "4.5 ± 19.1", "1.5 ± 6.4", "3.0 ± 12.7", "-", "3.0 ± 12.7",
+    ]  # fmt: skip
+    assert "Most that one request rose: 6.0." in table.note
+    assert "D_test after the last 87.0 ± 0.0, at once 89.0 ± 0.0" in table.note
 
 
 def test_a_sequence_without_what_the_attack_says_of_deleted_pairs_has_no_ratio_after_the_last() -> (
