@@ -135,6 +135,8 @@ def relevant_sources(action: str, family: str, task: str, method: str | None) ->
         and file.name not in _NO_RUN_USES
         and not any(file.is_relative_to(folder) for folder in folders)
     }
+    # A family of another distribution, or of a benchmark, lies elsewhere.
+    found.add(Path(inspect.getfile(families.get(family))))
     if action == "unlearn" and method is not None:
         found |= _with_imports(Path(inspect.getfile(methods.get(method).run)))
     return sorted(found)
@@ -160,7 +162,8 @@ def _with_imports(source: Path) -> set[Path]:
 
 def _others(family: str, task: str) -> Iterator[Path]:
     """Yield the files of families, tasks and formats that the run does not use."""
-    found: list[Any] = [families.get(name) for name in families if name != family]
+    lineage = families.get(family).__mro__  # a family may change one that it builds on
+    found: list[Any] = [one for name in families if (one := families.get(name)) not in lineage]
     found += [tasks.get(name) for name in tasks if name != task]
     found += [type(formats.get(name)) for name in formats]
     for component in found:

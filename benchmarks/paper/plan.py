@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from benchmarks.paper.data import Amount, BenchData, joined, requests
-from benchmarks.paper.presets import Preset
+from benchmarks.paper.presets import Preset, Setting
+from benchmarks.paper.readouts import ALTERNATIVES, CHANGED, register
 from benchmarks.paper.variants import (
     ABLATIONS,
     FULL,
@@ -159,7 +160,7 @@ class _Column:
     ) -> None:
         self.options, self.name, self.family = options, name, family
         self.preset = options.known[name]
-        self.setting = self.preset.settings[family]
+        self.setting = self._setting(name)
         self.all_data, self.data = data, data[name]
         self.first, self.last = options.amounts[0], options.amounts[-1]
         self.rows = variants(options.rows)
@@ -206,6 +207,22 @@ class _Column:
                 continue
             for seed in range(min(self.options.seeds, FEW)):
                 yield self._cell("mappings", self.first, variant, seed)
+        if STUDIED in self.names and self.family in ALTERNATIVES:
+            yield from self._other_readout()
+
+    def _other_readout(self) -> Iterator[Cell]:
+        """The studied method on a family that differs by its readout alone."""
+        register()
+        other = ALTERNATIVES[self.family]
+        column = _Column(self.options, self.name, other.family, self.all_data)
+        variant = Variant(f"{STUDIED}, readout {other.words}", STUDIED)
+        for seed in range(min(self.options.seeds, FEW)):
+            cell = column._cell("mappings", self.first, variant, seed)
+            yield replace(cell, family=self.family)
+
+    def _setting(self, name: str) -> Setting:
+        """Return how this family, or the one that it changes, is trained on a data set."""
+        return self.options.known[name].settings[CHANGED.get(self.family, self.family)]
 
     def _has(self, params: Mapping[str, Any]) -> bool:
         """Return whether these are what the studied method does here anyway."""
@@ -312,7 +329,7 @@ class _Column:
     def _original(self, seed: int, name: str | None = None) -> Job:
         """Return the training on this column's data set, or on the one that it starts from."""
         name = name or self.name
-        setting = self.options.known[name].settings[self.family]
+        setting = self._setting(name)
         config, start = dict(setting.config), None
         if setting.start is not None:
             start = self._original(0, setting.start)

@@ -67,7 +67,8 @@ MAPPINGS = (
 
 L-codec: units by dependence among those with the largest gradient, 16 changed at most, with noise.
 ERM-KTP: masks and transfer. UL: the text side, or fusion. MultiDelete where a cosine ranks: the
-readout and that cosine, under -F through the projections; else the readout is all there is.
+readout and that cosine, under -F through the projections; else the readout is all there is. What the
+readout reads is a choice of the family (`benchmarks.paper.readouts`).
 """
 
 

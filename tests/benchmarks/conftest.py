@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.paper.data import BenchData, prepare
 from engine.data.digits import write_digits
+from engine.families import families
 from tests.benchmarks.tiny_bench import TINY
 
 
@@ -17,6 +18,12 @@ def _own_signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(autouse=True)
+def _own_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Families that a benchmark adds are no part of the engine that other tests look at."""
+    monkeypatch.setattr(families, "_components", dict(families._components))
 
 
 @pytest.fixture(scope="session")

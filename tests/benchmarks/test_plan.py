@@ -130,12 +130,14 @@ def test_mappings_change_one_choice_and_share_the_runs_of_the_methods_themselves
     cells = _plan(prepared, parts=["mappings"], seeds=5)
     assert {cell.seed for cell in cells} == {0, 1, 2}
     found = {cell.row: cell for cell in cells if cell.seed == 0}
-    assert list(found) == [variant.row for variant in MAPPINGS]
+    readout = "multidelete, readout concatenated"
+    assert list(found) == [*(variant.row for variant in MAPPINGS), readout]
     assert found["lcodec, no noise"].job.spec.params["noise"] == 0.0
     assert found["ul-F"].job.spec.update == "fusion"
     own = {cell.row: cell.job for cell in _plan(prepared) if cell.job}
     for name in ("lcodec", "ul", "ul-F", "multidelete", "multidelete-F"):
         assert found[name].job == own[name]
+    assert name_of(readout) == "MultiDelete, readout concatenated"
     assert name_of("lcodec, no noise") == "L-codec, no noise"
     assert name_of("multidelete-F, readout alone") == "MultiDelete-F, readout alone"
 
@@ -152,6 +154,26 @@ def test_a_mapping_is_left_out_where_it_is_the_default_or_its_method_is_not_aske
     rows = {cell.row for cell in _plan(prepared, parts=["mappings"])}
     assert "multidelete" in rows
     assert "multidelete, readout alone" not in rows
+
+
+def test_another_readout_is_tried_on_an_original_of_the_same_recipe(
+    prepared: dict[str, BenchData],
+) -> None:
+    cells = {c.row: c for c in _plan(prepared, parts=["mappings"], rows=["multidelete"])}
+    own, other = cells["multidelete"], cells["multidelete, readout concatenated"]
+    assert own.job is not None
+    assert other.job is not None
+    assert other.family == own.family == "albef"
+    assert (other.job.spec.family, other.job.parent.spec.family) == ("albef_concat",) * 2
+    for mine, theirs in ((own.job, other.job), (own.job.parent, other.job.parent)):
+        assert mine.run_id != theirs.run_id
+        assert theirs.spec == mine.spec.model_copy(update={"family": "albef_concat"})
+    names = {f.name for f in relevant_sources("train", "albef_concat", "retrieval", None)}
+    assert {"albef.py", "readouts.py"} <= names
+    assert "gcn_bert.py" not in names
+    assert "readouts.py" not in {
+        file.name for file in relevant_sources("train", "albef", "retrieval", None)
+    }
 
 
 def test_the_other_aim_has_a_row_of_its_own(prepared: dict[str, BenchData]) -> None:
