@@ -77,3 +77,15 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
+
+
+def test_every_row_of_a_table_of_results_is_in_a_file_that_the_benchmark_wrote() -> None:
+    written = {
+        line
+        for tables in ROOT.glob("benchmarks/results/*/tables.md")
+        for line in tables.read_text(encoding="utf-8").splitlines()
+    }
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    rows = {line for line in page.splitlines() if line.startswith("|")}
+    assert len(rows) > 10
+    assert rows - written == set()
