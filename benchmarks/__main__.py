@@ -16,6 +16,7 @@ from app.core.embedded import EmbeddedServerError
 from app.demo.client import DemoError
 from benchmarks import engine, intake, posting, startup
 from benchmarks.figures import BenchmarkError, Figure, print_figures, write_figures
+from benchmarks.options import require_writable
 
 BENCHMARKS: Mapping[str, Callable[[Path], list[Figure]]] = {
     "startup": startup.measure,
@@ -28,6 +29,12 @@ BENCHMARKS: Mapping[str, Callable[[Path], list[Figure]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that the command line names, all by default; return the exit status."""
     given = _parser().parse_args(arguments)
+    if given.json is not None:
+        try:
+            require_writable(given.json)
+        except BenchmarkError as error:
+            print(f"python -m benchmarks: {error}", file=sys.stderr)
+            return 2
     figures: list[Figure] = []
     failures: list[str] = []
     with _work_folder(given.work) as work:

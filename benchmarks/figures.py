@@ -136,7 +136,6 @@ def write_figures(path: Path, figures: Sequence[Figure], about: Mapping[str, Any
     """Write the figures, the machine and what else is to be known ``about`` them to ``path`` as JSON."""
     measured = [figure.as_json() for figure in figures]
     content = {"machine": machine(), **about, "figures": measured}
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -52,8 +52,24 @@ SUMMARIES = {
     "peak_memory_bytes": "The most memory that the run held at any time, of the GPU if it had one.",
     "trained_parameters": "Numbers in the model that the method was allowed to change.",
     "samples_seen": "Pairs that the method went through, each counted as often as it came.",
+    "mi_ratio": "How much a membership attack believes that deleted pairs were learned, before divided by "
+    "after: above 1, they are exposed less.",
+    "mi_attack_auc": "How well that attack tells pairs that were learned from held-out ones: 0.5 is by "
+    "chance, and then its ratio says little.",
+    "mi_tpr_at_1pct_fpr": "Of the pairs that were learned, the share that this attack finds while it takes 1 "
+    "in 100 held-out ones for learned.",
+    "probe_item": "How well a simple classifier on the image's or graph's vector alone does on deleted "
+    "pairs: kept knowledge of one modality.",
+    "probe_text": "How well a simple classifier on the text's vector alone does on deleted pairs: kept "
+    "knowledge of one modality.",
+    "ulira_auc": "How well an attack fitted to each pair by reference models (U-LiRA) finds the deleted "
+    "pairs among never seen ones: 0.5 finds nothing.",
+    "ulira_tpr_at_1pct_fpr": "Of the deleted pairs, the share that this attack finds while it is wrong about "
+    "1 in 100 never seen ones.",
+    "ulira_tpr_at_0.1pct_fpr": "Of the deleted pairs, the share that this attack finds while it is wrong "
+    "about 1 in 1,000 never seen ones.",
 }
-"""Of metrics of tasks and of cost, which no module of its own describes; see `_described`."""
+"""Of metrics that no module of their own describes: of tasks, of cost, and several of one module."""
 
 
 def catalogue() -> Entry:
@@ -152,7 +168,7 @@ def _forgetting() -> Entry:
         function = metrics.get(name)
         summary = _summary(sys.modules[function.__module__])
         for metric in function(nothing, nothing, "after"):
-            found[metric.name] = _metric(metric, "forgetting", summary)
+            found[metric.name] = _metric(metric, "forgetting", SUMMARIES.get(metric.name, summary))
     return found
 
 

@@ -35,6 +35,20 @@ class Stopping(Exception):
     """This worker was told to end."""
 
 
+class NothingChanged(Exception):
+    """The method left every weight as it was: a certificate of that would state what is not so."""
+
+    code = "nothing_changed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The method left every weight as it was, so nothing was forgotten, and no version was made. "
+            "With the objective calibrated that happens where the deleted pairs score like validation "
+            "pairs already, as a few pairs may by chance. File a request with the objective decouple, "
+            "with another method, or with other params, and withdraw this one."
+        )
+
+
 def run_job(context: Context, job_id: str) -> None:
     """Claim a job and bring it to its end; returns at once where there is nothing to claim."""
     if context.stopping.is_set():
@@ -71,7 +85,7 @@ def _work(context: Context, lease: Lease) -> None:
             _end(context, lease, partial(endings.cancel, reason="cancelled by request"))
         except Stopping:
             _end(context, lease, _put_back)
-        except (TrainerRefused, CheckpointDamaged) as error:
+        except (TrainerRefused, CheckpointDamaged, NothingChanged) as error:
             _end(context, lease, partial(endings.fail, code=error.code, message=str(error)))
         except Problem as error:  # a person has to do what its sentence says
             code = error.slug.replace("-", "_")
@@ -157,4 +171,7 @@ def _publish(
         return
     expected = result["checkpoint_sha256"]
     with publishing.published(context, lease.job_id, places.checkpoint, expected) as checkpoint:
+        unlearned = assignment.kind == "unlearn"
+        if unlearned and checkpoint.weights_sha256 == assignment.input_weights_sha256:
+            raise NothingChanged
         recording.record(context, lease, assignment, result, checkpoint)

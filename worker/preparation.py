@@ -36,6 +36,7 @@ class Assignment:
     lineage_id: str
     input_version_id: str | None
     input_sha256: str | None
+    input_weights_sha256: str | None
     manifest_key: str
     manifest_sha256: str
     root: str
@@ -86,6 +87,7 @@ def read_assignment(session: Session, lease: Lease) -> Assignment:
         lineage_id=job.lineage_id,
         input_version_id=job.input_version_id,
         input_sha256=version.checkpoint_sha256 if version else None,
+        input_weights_sha256=version.weights_sha256 if version else None,
         manifest_key=dataset.manifest_path or "",
         manifest_sha256=dataset.manifest_sha256 or "",
         root=dataset.root,

@@ -27,7 +27,7 @@ from app.deletions.outcome import Standing
 from app.deletions.tables import DeletionRequest
 from app.ledger import log, tables
 from app.ledger.certificate import reference_models_of
-from app.ledger.explain import GUARANTEES, LIMITS
+from app.ledger.explain import AIMS, GUARANTEES, LIMITS
 from app.ledger.tree_head import Signer
 
 LEAVES = {
@@ -183,6 +183,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["utc"] = _utc
+    environment.filters["aim"] = lambda name: AIMS.get(name, name)
     return environment
 
 

@@ -59,9 +59,12 @@ class Absent:
     file: str
     total: int
 
-    def report(self) -> dict[str, str | int]:
+    def report(self, root: Path) -> dict[str, str | int]:
         """Return line and reason, as `ManifestInvalid` takes them."""
-        return {"line": self.line, "detail": f"there is no file {self.file!r} below the root"}
+        reason = f"there is no file {self.file!r} below the root"
+        if os.path.islink(root / self.file):  # noqa: PTH114 - of a Path it fails on long names
+            reason += ": there is a link, and links that lead out of the root are not followed"
+        return {"line": self.line, "detail": reason}
 
 
 def absent(
@@ -107,20 +110,30 @@ def _is_seen(root: Path) -> bool:
 
 
 def _lines(root: Path, folder: str) -> Iterator[bytes]:
-    """Yield what COPY takes for each file of a folder; one line without a name if it cannot be read."""
+    """Yield what COPY takes for each file of a folder; one line without a name if it cannot be read.
+
+    A link out of the root is no file, as for the runs of the engine.
+    """
     try:
+        if not _is_below(root / folder, root):
+            return
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 # No reference has a backslash or characters that are not printable in its path.
-                if entry.name.isprintable() and "\\" not in entry.name and _is_file(entry):
+                if entry.name.isprintable() and "\\" not in entry.name and _is_file(entry, root):
                     yield f"{folder}\t{entry.name}\n".encode()
     except OSError as error:
         if error.errno not in MISSING:
             yield f"{folder}\t\\N\n".encode()
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_file(entry: os.DirEntry[str], root: Path) -> bool:
     try:
-        return entry.is_file()
+        return entry.is_file() and (not entry.is_symlink() or _is_below(Path(entry.path), root))
     except OSError as error:  # a link, to where this process may not look or to itself
         return error.errno not in MISSING
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    # Not `Path.resolve`: what is no path to anything is answered by what lists or opens it.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))

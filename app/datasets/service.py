@@ -132,7 +132,7 @@ def _register(
         raise ManifestInvalid([conflict.report() for conflict in found], found[0].total)
     absent = presence.absent(connection, Path(dataset.root), folder, manifest.MOST_REPORTED)
     if absent:
-        raise ManifestInvalid([row.report() for row in absent], absent[0].total)
+        raise ManifestInvalid([row.report(Path(dataset.root)) for row in absent], absent[0].total)
     dataset.item_count = staging.count_items(connection)
     staging.register(connection, dataset.dataset_id)
     if prepared.pair_count >= _ANALYZE_FROM:

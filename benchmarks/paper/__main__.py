@@ -10,26 +10,30 @@ does not apply), 2 when one failed, 130 when it was stopped.
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 from rich.console import Console
 
 from benchmarks.figures import BenchmarkError
-from benchmarks.paper.data import Amount, prepare
+from benchmarks.options import positive, usable_device
+from benchmarks.paper.data import Amount, files_of, prepare
 from benchmarks.paper.display import Display
+from benchmarks.paper.folder import check_folder
 from benchmarks.paper.plan import Options, Part, jobs, make_plan
 from benchmarks.paper.presets import PRESETS, Preset
 from benchmarks.paper.report import write_report, write_results
 from benchmarks.paper.results import Results, collect
-from benchmarks.paper.run import RUNS, Bench, locked
+from benchmarks.paper.run import DATA, Bench, locked
 from engine.errors import EngineError
+from engine.spec import LEAST_REFERENCES
 
 AMOUNTS = ("3.5%", "17%")
 """The paper deletes 5,000 of Flickr30K: that is 3.5% of its pairs, and 17% of its images."""
 FAILED, STOPPED = 2, 130
+_Name = TypeVar("_Name")
 
 
 def main(arguments: Sequence[str] | None = None, known: Mapping[str, Preset] = PRESETS) -> int:
@@ -57,18 +61,19 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _bench(options: Options, given: argparse.Namespace) -> int:
     out: Path = given.out.absolute()
-    if (out / RUNS).is_dir() and not given.resume:
-        raise BenchmarkError(
-            f"{out} holds runs of an earlier benchmark; go on with --resume, or name another folder"
-        )
+    # All that can be refused is refused before the folder is written to.
+    for name in options.sources():
+        files_of(options.known[name], given.data)
+    reused = _known(given.reuse or ())
+    check_folder(out, resume=given.resume)
     console = Console(stderr=True)
     with locked(out) as lock:
         data = {
-            name: prepare(options.known[name], given.data, out / "data" / name)
+            name: prepare(options.known[name], given.data, out / DATA / name)
             for name in options.sources()
         }
         cells = make_plan(options, data)
-        bench = Bench(out, jobs(cells), given.jobs, lock.fileno(), _known(given.reuse or ()))
+        bench = Bench(out, jobs(cells), given.jobs, lock.fileno(), reused)
         _announce(console, bench, sum(cell.job is None for cell in cells))
         try:
             bench.run(Display(console, len(bench.jobs), len(bench.outcomes)))
@@ -83,8 +88,6 @@ def _known(files: Sequence[Path]) -> dict[str, Any]:
     """Return the runs of earlier benchmarks by id."""
     found: dict[str, Any] = {}
     for file in files:
-        if not file.is_file():
-            raise BenchmarkError(f"--reuse needs a results.json, and {file} is none")
         found |= Results.read(file).content["runs"]
     return found
 
@@ -103,28 +106,41 @@ def _tell(files: Sequence[Path]) -> None:
 
 
 def _options(given: argparse.Namespace, known: Mapping[str, Preset]) -> Options:
-    with_files = [name for name, preset in known.items() if preset.path is not None]
-    without = [name for name, preset in known.items() if preset.path is None]
     return Options(
         known=known,
-        presets=given.tasks or (without if given.data is None else with_files),
-        amounts=[Amount.parse(text) for text in given.forget or AMOUNTS],
+        presets=_presets(given, known),
+        amounts=[Amount.parse(text) for text in _once(given.forget or AMOUNTS)],
         seeds=given.seeds,
-        families=given.families or (),
+        families=_once(given.families or ()),
         rows=given.methods or (),
-        parts=given.parts or get_args(Part),
-        device=_device(given.device),
+        parts=_once(given.parts or get_args(Part)),
+        device=usable_device(given.device),
         threads=given.threads,
         references=given.references,
     )
 
 
-def _device(asked: str) -> str:
-    if asked != "auto":
-        return asked
-    import torch
+def _presets(given: argparse.Namespace, known: Mapping[str, Preset]) -> list[str]:
+    """Return the data sets that are asked for; else those that are there."""
+    if given.tasks is not None:
+        return _once(given.tasks)
+    if given.data is None:
+        return [name for name, preset in known.items() if preset.path is None]
+    paths = {name: preset.path for name, preset in known.items() if preset.path is not None}
+    found = [name for name, path in paths.items() if (given.data / path).exists()]
+    if not found:
+        raise BenchmarkError(
+            f"no data set was found in {given.data}; looked for {', '.join(_once(paths.values()))}"
+        )
+    missing = [name for name in paths if name not in found]
+    if missing:
+        print(f"not in {given.data} and left out: {', '.join(missing)}", file=sys.stderr)
+    return found
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+
+def _once(names: Iterable[_Name]) -> list[_Name]:
+    """Return each name once: what is named twice is run and shown once."""
+    return list(dict.fromkeys(names))
 
 
 def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
@@ -136,11 +152,11 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of runs and results")
     add("--data", type=Path, help="folder with every data set; none: handwritten digits")
-    add("--tasks", nargs="+", choices=list(known), help="data sets; all that have files")
+    add("--tasks", nargs="+", choices=list(known), help="data sets; all whose files --data has")
     add("--families", nargs="+", metavar="FAMILY", help="architectures; the first of each data set")
     add("--methods", nargs="+", metavar="METHOD", help="such as multidelete, multidelete-F; all")
     add("--parts", nargs="+", choices=get_args(Part), help="of the experiments; all")
-    add("--seeds", type=_positive, default=3, help="originals and draws of deleted pairs [3]")
+    add("--seeds", type=positive, default=3, help="originals and draws of deleted pairs [3]")
     add(
         "--forget",
         action="append",
@@ -150,15 +166,15 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     )
     add(
         "--references",
-        type=int,
+        type=_references,
         default=0,
         metavar="K",
         help="models trained for the attack on each pair, at least 4; each costs a training and an "
         "unlearning for every run of the part main [0: no such attack]",
     )
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... [auto: cuda where there is one]")
-    add("--threads", type=_positive, default=1, help="of each run [1]")
-    add("--jobs", type=_positive, default=1, help="runs at a time; times are only fair with 1 [1]")
+    add("--threads", type=positive, default=1, help="of each run [1]")
+    add("--jobs", type=positive, default=1, help="runs at a time; times are only fair with 1 [1]")
     add("--resume", action="store_true", help="go on with what is in the folder")
     add(
         "--reuse",
@@ -176,10 +192,12 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"a number above 0 was expected, and {text} came")
+def _references(text: str) -> int:
+    number = int(text) if text.isdecimal() else 1
+    if 0 < number < LEAST_REFERENCES:
+        raise argparse.ArgumentTypeError(
+            f"0 or at least {LEAST_REFERENCES} was expected, and {text!r} came"
+        )
     return number
 
 

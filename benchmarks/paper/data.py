@@ -113,17 +113,33 @@ def prepare(preset: Preset, data: Path | None, folder: Path) -> BenchData:
     )
 
 
-def _source(preset: Preset, data: Path | None, folder: Path) -> Path:
+def files_of(preset: Preset, data: Path | None) -> Path | None:
+    """Return where the files of a data set lie, or None if it needs none.
+
+    Raises:
+        BenchmarkError: it needs files, and they are not there.
+    """
     if preset.path is None:
-        made = folder / "digits"
-        if not (made / CARD).exists():  # it is written last
-            write_digits(made, pairs=DIGIT_PAIRS)
-        return made
-    if data is None or not (data / preset.path).exists():
+        return None
+    if data is None:
+        raise BenchmarkError(
+            f"{preset.title} needs {preset.path} in a folder of data sets, and none was named: give --data"
+        )
+    if not (data / preset.path).exists():
         raise BenchmarkError(
             f"{preset.title} needs {preset.path} in the folder that --data names; it is not in {data}"
         )
     return data / preset.path
+
+
+def _source(preset: Preset, data: Path | None, folder: Path) -> Path:
+    found = files_of(preset, data)
+    if found is not None:
+        return found
+    made = folder / "digits"
+    if not (made / CARD).exists():  # it is written last
+        write_digits(made, pairs=DIGIT_PAIRS)
+    return made
 
 
 def _groups(rows: Sequence[Mapping[str, Any]], *, whole_items: bool) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from benchmarks.figures import BenchmarkError
 from benchmarks.paper.data import Amount, BenchData, joined, requests
 from benchmarks.paper.presets import Preset, Setting
 from benchmarks.paper.readouts import ALTERNATIVES, CHANGED, register
@@ -98,6 +99,10 @@ class Options:
         seeds: how many; each has its own original and its own draw of deleted pairs. ``sizes`` takes
             the first seed, ``ablation``, ``mappings``, ``tradeoff`` and ``sequence`` three at most.
         references: models trained for the attack on each pair, in the part ``main``; 0: no attack.
+
+    Raises:
+        BenchmarkError: a row is unknown, or a family that no data set here is trained as, or a data set is
+            trained as none of the families.
     """
 
     known: Mapping[str, Preset]
@@ -111,10 +116,28 @@ class Options:
     threads: int = 1
     references: int = 0
 
+    def __post_init__(self) -> None:
+        variants(self.rows)
+        own = {name: list(self.known[name].settings) for name in self.presets}
+        unused = [f for f in self.families if not any(f in names for names in own.values())]
+        lacking = [n for n, names in own.items() if set(names).isdisjoint(self.families)]
+        there = "; ".join(f"{name} has {', '.join(names)}" for name, names in own.items())
+        if unused:
+            raise BenchmarkError(
+                f"--families names {', '.join(unused)}, for which no chosen data set has settings: {there}"
+            )
+        if self.families and lacking:
+            raise BenchmarkError(
+                f"--families names none that {', '.join(lacking)} has settings for: {there}; name one of "
+                "each data set, or choose data sets with --tasks"
+            )
+
     def chosen(self, name: str) -> list[str]:
         """Return the families that are run on a preset."""
         settings = self.known[name].settings
-        return [f for f in self.families if f in settings] or list(settings)[:1]
+        if not self.families:
+            return list(settings)[:1]
+        return [family for family in self.families if family in settings]
 
     def sources(self) -> list[str]:
         """Return the presets whose data are needed: also those that trainings start from."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.options import make_folder
 from benchmarks.paper.origins import measured_on, traced
 from benchmarks.paper.plots import draw
 from benchmarks.paper.results import Json, Results
@@ -43,9 +44,10 @@ def write_report(results: Results, out: Path) -> list[Path]:
     """Write tables, the runs behind them, and plots, and return the files.
 
     Raises:
-        BenchmarkError: matplotlib is not installed; the tables are there even so.
+        BenchmarkError: the folder cannot be made, or matplotlib is not installed; the tables are there
+            even so.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / TABLES).write_text(markdown(results), encoding="utf-8")
     (out / RUNS).write_text(traced(results), encoding="utf-8")
     return [out / TABLES, out / RUNS, *draw(results, out / PLOTS)]

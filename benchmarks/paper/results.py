@@ -1,7 +1,6 @@
 """``results.json``: every cell and every run as plain data, and how tables and plots read it."""
 
 import hashlib
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from typing import Any
 from scipy.stats import t as student
 
 from benchmarks.figures import commit, machine
+from benchmarks.paper import layout
 from benchmarks.paper.data import BenchData
+from benchmarks.paper.layout import FORMAT, Json
 from benchmarks.paper.plan import Cell, Job, Options
 from benchmarks.paper.run import Bench, Outcome
 from engine.spec import Metric
 
-FORMAT = 1
-Json = dict[str, Any]
 Column = tuple[str, str]
 """(preset, family)."""
 
@@ -133,8 +132,8 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> "Results":
-        """Read ``results.json``."""
-        return cls(json.loads(path.read_text(encoding="utf-8")))
+        """Read ``results.json``; raises `BenchmarkError` where the file is none."""
+        return cls(layout.read(path))
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -210,14 +209,25 @@ class Results:
         return None if metric is None or metric["value"] is None else float(metric["value"])
 
     def status(self, cell: Json) -> str:
-        """Return how the run behind a cell ended; a cell without one is not applicable."""
+        """Return how the run behind a cell ended.
+
+        A cell that names no run is not applicable. One whose run is not in the file is missing: nothing
+        says how that run ended.
+        """
+        if cell["run_id"] is None:
+            return "not applicable"
         run = self.run(cell)
-        return "not applicable" if run is None else str(run["status"])
+        return "missing" if run is None else str(run["status"])
 
     def reasons(self) -> Iterator[tuple[Json, str, str]]:
         """Yield (cell, status, reason) of each cell that has no value."""
         for cell in self.cells:
-            run = self.run(cell)
-            reason = cell["reason"] if run is None else run["reason"]
+            reason = self._reason(cell)
             if reason is not None:
                 yield cell, self.status(cell), str(reason)
+
+    def _reason(self, cell: Json) -> Any:
+        if cell["run_id"] is None:
+            return cell["reason"]
+        run = self.run(cell)
+        return "its run is not in results.json" if run is None else run["reason"]

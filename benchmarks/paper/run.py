@@ -19,7 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from pydantic import ValidationError
+
 from benchmarks.figures import BenchmarkError, commit, machine
+from benchmarks.options import make_folder
 from benchmarks.paper.display import Display
 from benchmarks.paper.plan import PRETRAINED, Job
 from benchmarks.runs import CHECKPOINT, RESULT, STATE, RunFailed, execute
@@ -27,7 +30,8 @@ from engine import Progress, RunResult, RunSpec
 
 Json = dict[str, Any]
 Status = Literal["done", "not applicable", "diverged", "failed", "missing"]
-RUNS, PROVENANCE, PROBLEM = "runs", "provenance.json", "problem.json"
+RUNS, DATA, CACHE, LOCK = "runs", "data", "cache", "lock"
+PROVENANCE, PROBLEM = "provenance.json", "problem.json"
 LASTING: dict[str, Status] = {"not_applicable": "not applicable", "non_finite_loss": "diverged"}
 """Errors that the same run would end with again, by the engine's code."""
 _LOCK_SECONDS = 10.0
@@ -143,7 +147,7 @@ class Bench:
                 folder,
                 on_progress=on_progress,
                 on_start=on_start,
-                cache=self.out / "cache",
+                cache=self.out / CACHE,
                 lock=self._lock,
             )
         finally:
@@ -204,10 +208,10 @@ def locked(out: Path) -> Iterator[TextIO]:
     """Hold the folder while the block runs; the runs hold it too, as long as they live.
 
     Raises:
-        BenchmarkError: another process works in it.
+        BenchmarkError: another process works in it, or it cannot be made.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "lock").open("w") as lock:
+    make_folder(out)
+    with (out / LOCK).open("w") as lock:
         deadline = time.monotonic() + _LOCK_SECONDS
         while not _try(lock):
             if time.monotonic() > deadline:
@@ -233,7 +237,15 @@ def _known(run: Json | None) -> Outcome | None:
         return outcome
     fields = ("metrics", "cost", "environment")
     places = dict.fromkeys(("checkpoint", "checkpoint_sha256", "weights_sha256"))
-    result = RunResult.model_validate({**places, **{name: run[name] for name in fields}})
+    try:
+        result = RunResult.model_validate({**places, **{name: run[name] for name in fields}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BenchmarkError(
+            f"a run of a results.json that --reuse names cannot be taken: {place}: {first['msg']}; "
+            "leave that file out"
+        ) from error
     return replace(outcome, result=result)
 
 

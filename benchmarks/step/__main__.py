@@ -23,6 +23,7 @@ from benchmarks.figures import (
     print_figures,
     write_figures,
 )
+from benchmarks.options import positive, require_writable, usable_device
 from benchmarks.step import memory, scaling
 from benchmarks.step.measure import Loop, Timings, compare, operations, race, rate, ratios
 from benchmarks.step.plain import weights_of
@@ -44,8 +45,8 @@ PEAKS = {"H200": 989e12, "H100 80GB HBM3": 989e12, "A100": 312e12}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status."""
-    given = _given(arguments)
     try:
+        given = _given(arguments)
         if given.side is not None:
             world = _world(given, given.settings[0], given.update[0])
             print(json.dumps({"bytes": memory.needed(world, given.side, given.threads)}))
@@ -68,14 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; what depends on another option is filled in."""
+    """Read the command line; what depends on another option is filled in.
+
+    Raises:
+        BenchmarkError: it names a device that is not here, or a file that cannot be written.
+    """
     given = _parser().parse_args(arguments)
     size = SIZES[given.preset]
     given.batch, given.steps = given.batch or size.batch, given.steps or size.steps
     given.family = given.family or size.family
     given.task = given.task or first_task(given.family)
-    if given.device == "auto":
-        given.device = "cuda" if torch.cuda.is_available() else "cpu"
+    given.device = usable_device(given.device)
+    if given.json is not None:
+        require_writable(given.json)
     return given
 
 
@@ -225,10 +231,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--task", choices=list(tasks), help="the first that the family can do")
     add("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="of the loss")
     add("--update", nargs="+", choices=UPDATES, default=list(UPDATES))
-    add("--batch", type=int, help="deleted pairs in a step")
-    add("--steps", type=int, help="in an epoch")
-    add("--rounds", type=int, default=3, help="epochs that are timed [3]")
-    add("--threads", type=int, default=1)
+    add("--batch", type=positive, help="deleted pairs in a step")
+    add("--steps", type=positive, help="in an epoch")
+    add("--rounds", type=positive, default=3, help="epochs that are timed [3]")
+    add("--threads", type=positive, default=1)
     add("--device", default="auto", help="cpu, cuda, ... [auto: cuda where there is one]")
     add("--no-memory", dest="memory", action="store_false", help="leave the memory out")
     add("--scaling", action="store_true", help="time whole jobs on more data instead")

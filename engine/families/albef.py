@@ -49,7 +49,10 @@ from engine.tokenizers import TextTokenizer, TokenBatch, TokenTable
 
 @families.register("albef")
 class Albef(PairModel):
-    """ALBEF as a `PairModel`: item is the ViT, text the embeddings and text layers."""
+    """ALBEF: images (one or two) with texts, ranked or given a class by a transformer over both.
+
+    As a `PairModel`, item is the ViT, text the embeddings and text layers.
+    """
 
     family: ClassVar[str] = "albef"
     modality = "image"

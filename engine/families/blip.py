@@ -61,7 +61,10 @@ ARCHITECTURE = "BlipForImageTextRetrieval"
 
 @families.register("blip")
 class Blip(PairModel):
-    """BLIP as a `PairModel`: item is the ViT, text the BERT, fusion its cross-attentions."""
+    """BLIP: images (one or two) with texts, ranked or given a class by a BERT that looks at the image.
+
+    As a `PairModel`, item is the ViT, text the BERT, fusion its cross-attentions.
+    """
 
     family: ClassVar[str] = "blip"
     modality = "image"

@@ -58,7 +58,10 @@ class ClipConfig(TowersConfig):
 
 @families.register("clip")
 class Clip(PairModel):
-    """CLIP as a `PairModel`: item and text are the towers, fusion the projections and the scale."""
+    """CLIP: images with texts, ranked by the cosine of their two vectors alone; gives no classes.
+
+    As a `PairModel`, item and text are the towers, fusion the projections and the scale.
+    """
 
     family: ClassVar[str] = "clip"
     modality = "image"

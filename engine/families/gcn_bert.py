@@ -57,7 +57,10 @@ class GraphInputs:
 
 @families.register("gcn_bert")
 class GcnBert(PairModel):
-    """GCN + BERT as a `PairModel`: item is the GCN, text the BERT, fusion the FFN."""
+    """GCN + BERT: graphs with texts, such as a subgraph and a sentence about it, given a class.
+
+    As a `PairModel`, item is the GCN, text the BERT, fusion the FFN.
+    """
 
     family: ClassVar[str] = "gcn_bert"
     modality = "graph"

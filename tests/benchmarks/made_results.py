@@ -55,7 +55,8 @@ def unlearned(
 def ended(status: str, reason: str) -> Json:
     """A run that gave nothing."""
     nothing = dict.fromkeys(("provenance", "environment", "cost"))
-    return {"status": status, "reason": reason, "metrics": [], **nothing}
+    spec: Json = {"forget": {}}
+    return {"status": status, "reason": reason, "spec": spec, "metrics": [], **nothing}
 
 
 def both(test: float, forgetting: float, ratio: float | None = None) -> list[Json]:

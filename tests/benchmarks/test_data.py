@@ -90,6 +90,11 @@ def test_a_data_set_that_is_not_there_is_named() -> None:
         prepare(PRESETS["pgr"], Path("/nowhere"), Path("/tmp/unused"))  # noqa: S108
 
 
+def test_a_data_set_without_a_folder_of_data_sets_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"PGR needs pgr .* none was named: give --data$"):
+        prepare(PRESETS["pgr"], None, tmp_path)
+
+
 def test_the_digest_is_of_the_manifest_and_of_what_it_refers_to(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"1")
     manifest = tmp_path / "m.jsonl"

@@ -19,6 +19,7 @@ from benchmarks.paper.plan import (
     jobs,
     make_plan,
 )
+from benchmarks.paper.presets import PRESETS
 from benchmarks.paper.variants import ABLATIONS, CALIBRATED, MAPPINGS, variants
 from benchmarks.runs import _without_words, digest, relevant_sources
 from engine.families import families
@@ -45,6 +46,34 @@ def test_every_registered_method_has_a_row_with_each_update_in_the_papers_order(
 def test_an_unknown_method_is_refused_with_those_that_exist() -> None:
     with pytest.raises(BenchmarkError, match=r"forgetful: unknown; .*multidelete-F"):
         variants(["forgetful"])
+
+
+def test_an_unknown_method_is_refused_before_any_data_are_prepared() -> None:
+    with pytest.raises(BenchmarkError, match=r"forgetful: unknown; .*multidelete-F"):
+        Options(known=TINY, presets=["digits"], amounts=[], rows=["forgetful"])
+
+
+def test_a_family_is_run_where_it_is_set_and_the_first_one_without_any() -> None:
+    presets = ["emoji_retrieval", "pgr"]
+    asked = Options(PRESETS, presets, amounts=[], families=["blip", "gcn_bert"])
+    assert [asked.chosen(name) for name in presets] == [["blip"], ["gcn_bert"]]
+    free = Options(PRESETS, presets, amounts=[])
+    assert [free.chosen(name) for name in presets] == [["albef"], ["gcn_bert"]]
+
+
+@pytest.mark.parametrize("families", [["wat"], ["clip"], ["albef", "gcn_bert", "wat"]])
+def test_a_family_that_no_chosen_data_set_has_is_refused_with_those_that_they_have(
+    families: list[str],
+) -> None:
+    known = r"emoji_entailment has albef, blip; pgr has gcn_bert"
+    with pytest.raises(BenchmarkError, match=rf"{families[-1]}, for which .*: {known}"):
+        Options(PRESETS, ["emoji_entailment", "pgr"], amounts=[], families=families)
+
+
+def test_a_data_set_that_has_none_of_the_families_is_named_with_those_that_it_has() -> None:
+    known = r"emoji_retrieval has albef, blip, clip; pgr has gcn_bert"
+    with pytest.raises(BenchmarkError, match=rf"none that pgr has settings for: {known}"):
+        Options(PRESETS, ["emoji_retrieval", "pgr"], amounts=[], families=["blip"])
 
 
 def test_a_cell_is_not_applicable_exactly_where_the_engine_refuses(

@@ -90,7 +90,7 @@ def _reuse(
     assert main(more, known=TINY) == 0
     assert "3 runs, 1 of them done before" in capsys.readouterr().err
     assert main([*again, "--reuse", "nowhere.json", "--resume"], known=TINY) == 2
-    assert "--reuse needs a results.json" in capsys.readouterr().err
+    assert "nowhere.json is none: No such file" in capsys.readouterr().err
 
 
 def _check_content(results: dict[str, object], out: Path) -> None:

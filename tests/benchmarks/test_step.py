@@ -191,6 +191,45 @@ def test_the_command_prints_every_figure_and_writes_it(
     assert "device: cpu" in printed
 
 
+@pytest.mark.parametrize("option", ["--rounds", "--steps", "--batch", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "x"])
+def test_a_count_that_is_none_is_refused_with_2(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option, value])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{option}: a whole number above 0 was expected, and {value!r} came" in last
+
+
+@pytest.mark.parametrize("device", ["wat", "cuda", "cuda:x", "meta"])
+def test_a_device_that_is_not_here_is_refused_before_measuring(
+    device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["--device", device]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.endswith(f"--device {device} came; give one of auto, cpu")
+
+
+@pytest.mark.parametrize("place", ["missing/figures.json", "."])
+def test_figures_that_could_not_be_written_are_refused_before_measuring(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--device", "cpu", "--json", str(tmp_path / place)]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "--json needs a file that can be written" in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_family_that_can_do_no_such_task_is_refused_with_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--device", "cpu", "--family", "gcn_bert", "--task", "retrieval"]) == 2
+    assert "retrieval needs image data" in capsys.readouterr().err
+
+
 def test_the_memory_of_each_loop_is_a_figure_beside_their_ratio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

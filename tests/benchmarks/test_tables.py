@@ -99,6 +99,13 @@ def test_a_refused_method_a_diverged_run_and_a_missing_one_are_told_apart() -> N
     assert _row(table, "NegGrad") == ["-", "-", "diverged", "diverged", "-", "-"]
 
 
+def test_a_cell_whose_run_is_not_in_the_file_is_missing_and_not_refused() -> None:
+    cells = [cell("a", "ul", "gone"), cell("a", "multidelete", "m")]
+    results = Results(content(cells, {"m": unlearned(both(57.4, 48.7))}))
+    assert _row(_table(results, "Table 2"), "UL") == ["-", "-", "-", "-"]
+    assert absences(results) == ["- A: UL: missing: its run is not in results.json"]
+
+
 def test_a_mean_over_data_sets_takes_those_that_have_a_value() -> None:
     cells = [cell("a", "erm_ktp", "a0"), cell("b", "erm_ktp", None, reason="vision only")]
     table = _table(Results(content(cells, {"a0": unlearned(both(57.4, 48.7))})), "Table 2")

@@ -128,6 +128,26 @@ def test_a_job_whose_pairs_were_forgotten_meanwhile_ends_without_a_run(
     assert len(world.versions()) == 2
 
 
+def test_an_unlearning_that_changes_no_weight_makes_no_version_and_its_request_needs_attention(
+    world: World, context: Context, original: Path
+) -> None:
+    world.upload(original)
+    # So small a step is lost in the rounding of every weight.
+    params = {"epochs": 1, "learning_rate": 1e-30}
+    request = world.forget("digits-00000", method="finetune", params=params)
+    job = _run(world, context, _job_of(request))
+    assert (job["status"], job["error"]["code"]) == ("failed", "nothing_changed")
+    assert "left every weight as it was" in job["error"]["message"]
+    asked = world.request(request["request_id"])
+    assert asked["status"] == "needs_attention"
+    assert "objective decouple" in asked["status_reason"]
+    assert len(world.versions()) == 1
+    assert _checkpoints(context) == 1
+    assert "version_produced" not in _leaves(context)
+    again = world.forget("digits-00000")
+    assert _run(world, context, _job_of(again))["status"] == "succeeded"
+
+
 @pytest.fixture
 def broken(digits: Path, tmp_path: Path) -> Path:
     """Give a copy of the digits in which one training image is cut short."""

@@ -62,6 +62,22 @@ def test_missing_files_are_named_with_their_lines_and_nothing_is_registered(
         assert session.scalar(text("SELECT status FROM datasets")) == "empty"
 
 
+def test_what_a_link_out_of_the_root_leads_to_is_not_there(
+    put: Put, data_root: Path, tmp_path: Path
+) -> None:
+    root = data_root / "photos"
+    _files(tmp_path / "elsewhere", "a.png")
+    _files(root, "own/b.png")
+    (root / "a.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    (root / "folder").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(root / "own")
+    answer = put("own/b.png", "again/b.png", "a.png", "folder/a.png", root=str(root))
+    found = dict(_errors(answer))
+    assert list(found) == [3, 4]
+    assert found[3].endswith("links that lead out of the root are not followed")
+    assert found[4] == "there is no file 'folder/a.png' below the root"
+
+
 def test_a_folder_is_no_file_and_neither_is_a_link_to_nothing(put: Put, data_root: Path) -> None:
     _files(data_root, "folder/a.png", "z.png")
     (data_root / "loop").symlink_to(data_root / "loop")

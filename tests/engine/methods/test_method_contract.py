@@ -69,7 +69,7 @@ def start(
     unlearn: Unlearn, name: str, family: str, task: str | None, update: Update = "all"
 ) -> Unlearning:
     """A short run on a model as it was built: what is tested here needs no training."""
-    run = unlearn(family, name, task=task, update=update, trained=False, **SHORT[name])
+    run = unlearn(family, name, task=task, update=update, trained=False, **SHORT.get(name, {}))
     if run.recipe is not None:
         run.recipe = run.recipe.model_copy(update={"epochs": 2})
     return run
@@ -105,7 +105,9 @@ def test_a_method_makes_a_new_model_and_leaves_alone_what_it_must(
     assert list(made.state_dict()) == list(run.teacher.state_dict())
     assert all(torch.isfinite(tensor).all() for tensor in made.parameters())
     assert not made.training
-    assert run.reports[0].steps > 0
+    # One of another distribution may need no training.
+    assert run.reports or name not in SHORT
+    assert all(report.steps > 0 for report in run.reports)
     assert not run.inputs._frozen
     assert not seen & set(run.forgotten.tolist())
     if update == "fusion":

@@ -1,0 +1,87 @@
+"""What options of several benchmarks must be, checked before anything is measured or written."""
+
+import argparse
+import os
+from pathlib import Path
+
+from benchmarks.figures import BenchmarkError
+
+
+def positive(text: str) -> int:
+    """Read a whole number above 0; raises what argparse makes a sentence of."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a whole number above 0 was expected, and {text!r} came")
+    return number
+
+
+def usable_device(asked: str) -> str:
+    """Return the device that is asked for; ``auto`` is a GPU where there is one.
+
+    Raises:
+        BenchmarkError: torch cannot use such a device here.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda" if gpus else "cpu"
+    if not _can_be_used(asked, gpus):
+        there = ", ".join(["auto", "cpu", *(f"cuda:{number}" for number in range(gpus))])
+        raise BenchmarkError(
+            f"a device that torch can use here was expected, and --device {asked} came; give one of {there}"
+        )
+    return asked
+
+
+def _can_be_used(asked: str, gpus: int) -> bool:
+    import torch
+
+    try:
+        device = torch.device(asked)
+        if (
+            device.type == "cuda"
+        ):  # counted: a number on it would take memory of the GPU from the runs
+            return (device.index or 0) < gpus
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError):  # torch has one for each kind of device
+        return False
+    return True
+
+
+def require_writable(file: Path) -> None:
+    """Refuse a file that figures could not be written to in the end.
+
+    Raises:
+        BenchmarkError: it cannot be written.
+    """
+    try:
+        is_new = not (file.exists() or file.is_symlink())
+        file.open("a", encoding="utf-8").close()
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise BenchmarkError(
+            f"--json needs a file that can be written, and {file} cannot: {error.strerror}; "
+            "name one in a folder that exists"
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder that ``--out`` names where it is missing.
+
+    Raises:
+        BenchmarkError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK | os.X_OK) else "it cannot be written"
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+    if reason is not None:
+        raise BenchmarkError(
+            f"--out needs a folder, and {folder} cannot be one: {reason}; name another"
+        )
