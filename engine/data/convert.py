@@ -5,9 +5,16 @@ The report that is printed has what ``POST /v1/datasets`` asks for: modality, ro
 
 import argparse
 import inspect
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import NoReturn
 
 from engine.data import (
     digits,
@@ -20,16 +27,21 @@ from engine.data import (
     webdataset,
 )
 from engine.data.checks import PairChecks
+from engine.data.files import SEPARATOR, DataFiles
 from engine.data.formats import (
     Format,
     ImageFormat,
     ManifestFormat,
     Row,
     SourceRow,
-    detect_format,
+    check_there,
+    detect_name,
+    explained,
     formats,
+    keys_in,
 )
 from engine.data.image_index import ImageIndex
+from engine.data.items import GraphStore
 from engine.data.labels import ENTAILMENT, TRUTH
 from engine.data.lines import parse
 from engine.data.rows import ManifestRow, write_rows
@@ -38,6 +50,11 @@ from engine.spec import Frozen, Modality, Split
 
 BUILT_IN = (digits, emoji_entailment, emoji_pairs, karpathy, nlvr2, pgr, snli_ve, webdataset)
 """Imported so that their formats are registered."""
+
+ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+"""Signals that end the command."""
 
 
 class ConvertReport(Frozen):
@@ -68,38 +85,163 @@ def convert(
 ) -> ConvertReport:
     """Write the general manifest of the data set at ``path`` as JSON lines.
 
-    The manifest appears only when all of it was written.
+    The manifest appears only when all of it was written; what lay there before is replaced then.
 
     Args:
         path: folder or file in a known format.
-        out_manifest: where the manifest goes.
+        out_manifest: where the manifest goes: a new file, or one that is a manifest.
         format_name: name of the format; None detects it.
         images: folder or archive of the images, which then is the root; None: below the data set.
 
     Raises:
-        DataError: the format is not known, an image is missing or the data are broken; the message
-            names file, line and reason.
+        DataError: the format is not known, an image or a graph is missing, a link leads out of the
+            root, the data are broken, or the manifest cannot be written there; the message names
+            file, line and reason.
     """
-    form = formats.get(format_name) if format_name else detect_format(path)
-    checks = PairChecks()
-    partial = out_manifest.with_name(out_manifest.name + ".partial")
-    try:
-        pairs = write_rows(_checked(_rows(form, path, images), checks), partial)
+    check_there(path)
+    if images is not None:
+        check_there(images, "folder or archive of images")
+    _check_place(out_manifest, path, images)
+    name, checks = format_name or detect_name(path), PairChecks()
+    form = formats.get(name)
+    with explained(name, file=str(path)):
+        root = (images or form.root(path)).absolute()
+    found = _with_links_named(_explained_rows(name, path, images), root)
+    rows = _checked(_without_own(found, path, out_manifest), checks, _References(root, form))
+    with _in_place_of(out_manifest) as whole:
+        pairs = write_rows(rows, whole)
         if checks.modality is None:
             raise DataError("the data set has no pairs; at least one is needed", file=str(path))
-        partial.replace(out_manifest)
-    finally:
-        partial.unlink(missing_ok=True)
     return ConvertReport(
-        format=form.name,
+        format=name,
         modality=checks.modality,
         task=_task(checks.modality, checks.items_per_pair, checks.classes),
-        root=(images or form.root(path)).absolute(),
+        root=root,
         pairs=pairs,
         splits=checks.splits,
         items_per_pair=checks.items_per_pair,
         classes=checks.classes,
     )
+
+
+_BY_IMAGES = "copy or move the images below it, or give the folder that holds them by --images"
+
+
+class _References:
+    """What the rows of a data set refer to: each file of it is looked at once, each graph is opened.
+
+    A training would refuse the same; whoever converts a data set can still put it right.
+
+    Args:
+        root: folder or archive that references are relative to; those to members of an archive are
+            what the format found in it.
+        form: the format. A manifest may lie apart from its root, so that it may name what is not
+            there.
+    """
+
+    def __init__(self, root: Path, form: Format) -> None:
+        self._apart = isinstance(form, ManifestFormat)
+        self._to_do = (
+            _BY_IMAGES if isinstance(form, ImageFormat) else "copy or move the files below it"
+        )
+        self._files = DataFiles(root) if root.is_dir() else None
+        self._graphs = GraphStore(self._files) if self._files else None
+        self._there: dict[str, bool] = {}
+
+    def check(self, row: ManifestRow, *, file: str, line: int | None) -> None:
+        """Raise `DataError` unless a training will open what the row refers to."""
+        if self._files is None or self._graphs is None:
+            return
+        for reference in row.references:
+            try:
+                there = self._is_there(self._files, reference)
+                if there and row.modality == "graph":
+                    self._graphs.load(reference)
+            except DataError as error:
+                reason = self._leaving(self._files.root, error.file) or str(error)
+                raise DataError(reason, file=file, line=line) from error
+            except Exception as error:  # a name of 300 characters, links in a circle, odd arrays
+                reason = f"{reference} cannot be opened ({type(error).__name__}: {error})"
+                raise DataError(reason, file=file, line=line) from error
+
+    def _is_there(self, files: DataFiles, reference: str) -> bool:
+        name = reference.partition(SEPARATOR)[0]
+        if name not in self._there:
+            self._there[name] = not self._apart or os.path.lexists(files.root / name)
+            if self._there[name]:
+                files.path(name, reference)
+        return self._there[name]
+
+    def _leaving(self, root: Path, reference: str) -> str | None:
+        """Return what to do where a link, and not the name itself, leads out of the root."""
+        place = Path(os.path.normpath(root / reference.partition(SEPARATOR)[0]))
+        target = place
+        with suppress(OSError, RuntimeError, ValueError):  # then it leads nowhere
+            target = place.resolve()
+        if not place.is_relative_to(root) or target.is_relative_to(root):
+            return None
+        return (
+            f"{reference} leads by a link to {target}; links out of the root {root} are not "
+            f"followed: {self._to_do}"
+        )
+
+
+def _check_place(out: Path, path: Path, images: Path | None) -> None:
+    """Raise `DataError` where no manifest can be written, or where one would destroy another file."""
+    try:
+        reason = next((reason for bad, reason in _faults(out, path, images) if bad), None)
+    except OSError as error:
+        reason = f"no manifest can be written there: {error.strerror}"
+    if reason:
+        raise DataError(reason, file=str(out))
+
+
+def _faults(out: Path, path: Path, images: Path | None) -> Iterator[tuple[bool, str]]:
+    """Yield what can be wrong with a place, each with whether it is; the first one counts."""
+    yield not out.name, "expected the name of the manifest, such as pairs.jsonl; none came"
+    written = "the manifest is written as JSON lines, not as Parquet; give it a name in .jsonl"
+    yield out.suffix.lower() == ".parquet", written
+    yield out.is_symlink(), "it is a link, through which nothing is written; name the file itself"
+    yield out.is_dir(), "it is a folder; give the name of a file in it, such as pairs.jsonl"
+    there = out.exists()
+    yield there and not out.is_file(), "it is a device, pipe or socket; give the name of a file"
+    yield not out.parent.is_dir(), f"there is no folder {out.parent}; make it first"
+    closed = not os.access(out.parent, os.W_OK | os.X_OK)
+    yield closed, f"the folder {out.parent} may not be written to; choose another one"
+    for source in filter(None, (path, images)):
+        yield there and _same(out, source), f"it is {source}, which is read; {_OTHER_NAME}"
+    # Whatever else a user has there was not made by this command.
+    other = there and out.stat().st_size > 0 and not _is_manifest(out)
+    yield other, f"a file that is no manifest lies there already; remove it, or {_OTHER_NAME}"
+
+
+_OTHER_NAME = "give the manifest another name"
+
+
+def _same(one: Path, other: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return one.samefile(other)
+    return False
+
+
+def _is_manifest(file: Path) -> bool:
+    keys = keys_in(file)
+    return keys >= {"id", "text", "split"} and not keys.isdisjoint({"image", "graph"})
+
+
+def _explained_rows(name: str, path: Path, images: Path | None) -> Iterator[SourceRow]:
+    """Yield the rows of a format; whatever it raises becomes an error that names it and the place."""
+    file, line, end = str(path), None, SourceRow("", None, {})
+    with explained(name, file=file):
+        rows = iter(_rows(formats.get(name), path, images))
+    while True:
+        with explained(name, file=file, line=line):
+            found = next(rows, end)
+            if found is end:
+                return
+            file, line, row = found
+            file, copied = str(file), dict(row)
+        yield SourceRow(file, line, copied)
 
 
 def _rows(form: Format, path: Path, images: Path | None) -> Iterator[SourceRow]:
@@ -108,15 +250,66 @@ def _rows(form: Format, path: Path, images: Path | None) -> Iterator[SourceRow]:
     if not isinstance(form, ImageFormat):
         reason = f"the format {form.name} says where its items lie; leave out the folder of images"
         raise DataError(reason, file=str(path))
-    if not images.exists():
-        raise DataError("no such folder or archive of images", file=str(images))
     return form.rows_with(path, ImageIndex(images))
 
 
-def _checked(rows: Iterator[SourceRow], checks: PairChecks) -> Iterator[Row]:
-    for file, line, row in rows:
-        checks.accept(parse(ManifestRow, row, file=file, line=line), file=file, line=line)
+def _with_links_named(rows: Iterator[SourceRow], root: Path) -> Iterator[SourceRow]:
+    """Yield the rows; an error about a missing image names a folder that was not searched."""
+    try:
+        yield from rows
+    except DataError as error:
+        link = _linked_folder(root) if " is missing: " in error.reason else None
+        if link is None:
+            raise
+        not_searched = (
+            f"links to folders are not followed, and below the root {link} is one: {_BY_IMAGES}"
+        )
+        reason = f"{error.reason}; {not_searched}"
+        raise DataError(reason, file=error.file, line=error.line) from error
+
+
+def _linked_folder(root: Path) -> str | None:
+    for folder, folders, _ in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if (link := Path(folder, name)).is_symlink():
+                return link.relative_to(root).as_posix()
+    return None
+
+
+def _without_own(rows: Iterator[SourceRow], path: Path, out: Path) -> Iterator[SourceRow]:
+    """Yield the rows unless one of them comes from the file that would be replaced."""
+    folder = path if path.is_dir() else path.parent
+    seen: set[str] = set()
+    for row in rows:
+        if row.file not in seen and _same(out, folder / row.file):
+            raise DataError(f"the data set is read from it; {_OTHER_NAME}", file=str(out))
+        seen.add(row.file)
         yield row
+
+
+def _checked(
+    rows: Iterator[SourceRow], checks: PairChecks, references: _References
+) -> Iterator[Row]:
+    for file, line, row in rows:
+        checked = parse(ManifestRow, row, file=file, line=line)
+        checks.accept(checked, file=file, line=line)
+        references.check(checked, file=file, line=line)
+        yield row
+
+
+@contextmanager
+def _in_place_of(out: Path) -> Iterator[Path]:
+    """Give the place of a file that becomes ``out`` if all goes well; nothing is left otherwise."""
+    try:
+        # Its name is hidden, so that no search for images enters it.
+        with TemporaryDirectory(prefix=".lethe-convert-", dir=out.parent) as folder:
+            whole = Path(folder, "manifest.jsonl")
+            yield whole
+            whole.replace(out)
+    except OSError as error:
+        reason = f"the manifest cannot be written: {error.strerror or error}"
+        raise DataError(reason, file=str(out)) from error
 
 
 def _task(modality: Modality, items_per_pair: int, classes: int | None) -> str | None:
@@ -145,7 +338,21 @@ def _known() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; prints the report as JSON and returns the exit status."""
+    """Run the command; prints the report as JSON and returns the exit status.
+
+    SIGINT, SIGTERM and SIGHUP end it with exit status 128 and the signal's number.
+    """
+    with _ended_in_order():
+        given = _parser().parse_args(arguments)
+        try:
+            report = convert(given.path, given.out, given.format, given.images)
+        except EngineError as error:
+            _complain(f"{error.code}: {error}")
+            return 1
+        return _print(report, given.out)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lethe convert",
         description=__doc__,
@@ -158,14 +365,56 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--images", type=Path, help="folder or archive of the images, if not below the data set"
     )
-    given = parser.parse_args(arguments)
+    return parser
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let signals end the command by an exception, so that nothing unfinished is left.
+
+    A signal that is ignored, as by nohup, stays so; only a main thread can take signals.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()
+    taken = [n for n in ENDING if main_thread and signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _end) for number in taken}
     try:
-        report = convert(given.path, given.out, given.format, given.images)
-    except EngineError as error:
-        sys.stderr.write(f"{error.code}: {error}\n")
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    for other in ENDING:  # a second one must not end the tidying
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def _print(report: ConvertReport, out: Path) -> int:
+    try:
+        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError) as error:  # no reader, or a name that is no UTF-8
+        reason = error if sys.stdout else "standard output is closed"
+        _forget_output()
+        _complain(f"{out} is written, but its report cannot be printed: {reason}")
         return 1
-    sys.stdout.write(report.model_dump_json(indent=2) + "\n")
     return 0
+
+
+def _forget_output() -> None:
+    """Let what could not be printed go nowhere; Python would try, and fail, again at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _complain(sentence: str) -> None:
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(sentence + "\n")
 
 
 if __name__ == "__main__":

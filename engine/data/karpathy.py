@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.data.formats import ImageFormat, SourceRow, formats
+from engine.data.formats import ImageFormat, SourceRow, files_in, formats
 from engine.data.image_index import ImageIndex
 from engine.data.lines import parse
 from engine.data.splits import split_of
@@ -52,12 +52,16 @@ class KarpathyFormat(ImageFormat):
         """See `Format.detect`; looks at the first 64 KiB of the JSON files."""
         return len(_sources(path)) == 1
 
+    def doubt(self, path: Path) -> str | None:
+        """See `Format.doubt`; a folder may hold two such files."""
+        sources = _sources(path)
+        return _not_one(sources) if len(sources) > 1 else None
+
     def rows_with(self, path: Path, images: ImageIndex) -> Iterator[SourceRow]:
         """See `ImageFormat.rows_with`."""
         sources = _sources(path)
         if len(sources) != 1:
-            found = ", ".join(source.name for source in sources) or "none"
-            raise DataError(f"expected one Karpathy-split JSON; found {found}", file=str(path))
+            raise DataError(_not_one(sources), file=str(path))
         for number, entry in enumerate(_entries(sources[0])):
             place = f"{sources[0].name}, images[{number}]"
             image = parse(KarpathyImage, entry, file=place, line=None)
@@ -68,14 +72,22 @@ formats.register(KarpathyFormat.name)(KarpathyFormat())
 
 
 def _sources(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else sorted(path.glob("*.json"))
-    return [file for file in files if file.suffix == ".json" and _is_karpathy(file)]
+    return [file for file in files_in(path, ".json") if _is_karpathy(file)]
 
 
 def _is_karpathy(file: Path) -> bool:
-    with file.open("rb") as source:
-        head = source.read(HEAD_BYTES)
+    try:
+        with file.open("rb") as source:
+            head = source.read(HEAD_BYTES)
+    except OSError:
+        return False
     return all(re.search(rb'"%s"\s*:' % key, head) for key in (b"images", b"sentences", b"split"))
+
+
+def _not_one(sources: list[Path]) -> str:
+    found = ", ".join(source.name for source in sources) or "none"
+    what_to_do = ": give the path of the one that is meant" if sources else ""
+    return f"expected one Karpathy-split JSON; found {found}{what_to_do}"
 
 
 def _entries(source: Path) -> list[dict[str, Any]]:
@@ -83,6 +95,8 @@ def _entries(source: Path) -> list[dict[str, Any]]:
         content: Any = json.loads(source.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"expected JSON: {error}", file=source.name) from error
+    except RecursionError as error:
+        raise DataError("expected JSON that is not nested so deeply", file=source.name) from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
         raise DataError("expected {'images': [...]} with at least one image", file=source.name)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.data.formats import ImageFormat, SourceRow, formats
+from engine.data.formats import ImageFormat, SourceRow, files_in, formats, keys_in
 from engine.data.image_index import ImageIndex
 from engine.data.labels import TRUTH, label_of
-from engine.data.lines import first_keys, read_models
+from engine.data.lines import read_models
 from engine.data.rows import text_id
 from engine.data.splits import split_of
 from engine.errors import DataError
@@ -56,12 +56,11 @@ formats.register(Nlvr2Format.name)(Nlvr2Format())
 
 
 def _sources(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else sorted(path.glob("*.json*"))
-    return [file for file in files if file.suffix in (".json", ".jsonl") and _is_nlvr2(file)]
+    return [file for file in files_in(path, ".json", ".jsonl") if _is_nlvr2(file)]
 
 
 def _is_nlvr2(file: Path) -> bool:
-    keys = first_keys(file) or frozenset()
+    keys = keys_in(file)
     return keys >= KEYS and "left" not in keys
 
 

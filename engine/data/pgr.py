@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from engine.data.files import SEPARATOR
-from engine.data.formats import Format, Row, SourceRow, formats
+from engine.data.formats import Format, Row, SourceRow, formats, keys_in
 from engine.data.lines import read_models
 from engine.data.rows import text_id
 from engine.data.splits import split_of
@@ -21,6 +21,10 @@ from engine.errors import DataError
 
 PAIRS = "pairs.jsonl"
 GRAPHS = "graph/subgraphs_1hop.npz"
+KEYS = frozenset({"id", "text", "gene", "phenotype"})
+
+
+_FOLDER = f"expected the folder that holds {PAIRS} and {GRAPHS}, and a file came: give the folder"
 
 
 class Mention(BaseModel):
@@ -63,8 +67,17 @@ class PgrFormat(Format):
         """See `Format.detect`."""
         return all((path / name).is_file() for name in (PAIRS, GRAPHS))
 
+    def doubt(self, path: Path) -> str | None:
+        """See `Format.doubt`; the pairs may come without their folder, or without their graphs."""
+        if path.is_file():
+            return _FOLDER if keys_in(path) >= KEYS else None
+        without = not (path / GRAPHS).is_file() and keys_in(path / PAIRS) >= KEYS
+        return f"{PAIRS} is in the format {self.name}, and {GRAPHS} is missing" if without else None
+
     def rows(self, path: Path) -> Iterator[SourceRow]:
-        """See `Format.rows`."""
+        """See `Format.rows`; the graphs are not opened."""
+        if not path.is_dir():
+            raise DataError(_FOLDER, file=str(path))
         for number, pair in read_models(path / PAIRS, PgrPair):
             yield SourceRow(PAIRS, number, self._row(pair, number))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from engine.data.formats import ImageFormat, SourceRow, formats
+from engine.data.formats import ImageFormat, SourceRow, files_in, formats, keys_in
 from engine.data.image_index import ImageIndex
 from engine.data.labels import ENTAILMENT, label_of
-from engine.data.lines import first_keys, read_models
+from engine.data.lines import read_models
 from engine.data.splits import split_in
 from engine.errors import DataError
 from engine.spec import Split
@@ -58,12 +58,11 @@ formats.register(SnliVeFormat.name)(SnliVeFormat())
 
 
 def _sources(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
-    return [file for file in files if file.suffix == ".jsonl" and _is_snli_ve(file)]
+    return [file for file in files_in(path, ".jsonl") if _is_snli_ve(file)]
 
 
 def _is_snli_ve(file: Path) -> bool:
-    keys = first_keys(file) or frozenset()
+    keys = keys_in(file)
     return "gold_label" in keys and not keys.isdisjoint(IMAGE_KEYS)
 
 

@@ -13,15 +13,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.data.archives import Archive, BrokenArchive, open_archive
+from engine.data.archives import COMPRESSED_TARS, Archive, BrokenArchive, open_archive
 from engine.data.files import SEPARATOR
-from engine.data.formats import Format, Row, SourceRow, formats
+from engine.data.formats import Format, Row, SourceRow, files_in, formats
 from engine.data.splits import split_in, split_of
 from engine.errors import DataError
 from engine.spec import Split
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 PARTS = ("txt", "cls", "json")
+MAX_DIGITS = 9
+"""Most digits of the number of a class."""
 Sample = dict[str, str]
 """Members of one pair by extension."""
 
@@ -39,9 +41,20 @@ class WebDatasetFormat(Format):
         endings = {name.rpartition(".")[2].lower() for name in _open(path, shards[0]).names}
         return not endings.isdisjoint(IMAGES) and not endings.isdisjoint(PARTS)
 
+    def doubt(self, path: Path) -> str | None:
+        """See `Format.doubt`; shards may be compressed, which no archive here is."""
+        packed = [] if _shards(path) else _files(path, *COMPRESSED_TARS)
+        if not packed:
+            return None
+        return f"shards must be plain .tar files, and {packed[0].name} is compressed: decompress it"
+
     def rows(self, path: Path) -> Iterator[SourceRow]:
         """See `Format.rows`."""
-        for shard in _shards(path):
+        shards = _shards(path)
+        if not shards:
+            reason = self.doubt(path) or "expected shards, whose names end in .tar; none is there"
+            raise DataError(reason, file=str(path))
+        for shard in shards:
             place = shard.relative_to(self.root(path)).as_posix()
             archive = _open(path, shard)
             for key, sample in _samples(archive).items():
@@ -53,9 +66,13 @@ formats.register(WebDatasetFormat.name)(WebDatasetFormat())
 
 
 def _shards(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if path.suffix == ".tar" else []
-    return sorted([*path.glob("*.tar"), *path.glob("*/*.tar")])
+    return _files(path, ".tar")
+
+
+def _files(path: Path, *endings: str) -> list[Path]:
+    """Return the file ``path``, or those in that folder and in the folders right in it."""
+    places = [path, *path.glob("*/")] if path.is_dir() else [path]
+    return sorted(file for place in places for file in files_in(place, *endings))
 
 
 def _open(path: Path, shard: Path) -> Archive:
@@ -101,7 +118,7 @@ def _label(archive: Archive, sample: Sample, more: Mapping[str, Any], where: str
     word = _text(archive, sample, "cls", where)
     if word is None:
         return more.get("label")
-    if not word.strip().isdecimal():
+    if not word.strip().isdecimal() or len(word.strip()) > MAX_DIGITS:
         raise DataError(f"the .cls is {word[:40]!r}; expected the number of a class", file=where)
     return int(word)
 
@@ -118,6 +135,8 @@ def _json(archive: Archive, sample: Sample, where: str) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError as error:
         raise DataError(f"expected JSON in .json: {error}", file=where) from error
+    except RecursionError as error:
+        raise DataError("the JSON in .json is nested too deeply", file=where) from error
     if not isinstance(found, dict):
         raise DataError("expected a JSON object in .json", file=where)
     return found

@@ -87,7 +87,7 @@ def test_the_example_unlearns_and_measures_in_a_process_of_its_own(
         "action": "unlearn",
         "checkpoint": str(tmp_path / "original" / "checkpoint"),
         "method": "fade",
-        "params": {"factor": 0.5},
+        "params": {"share": 0.5},
         "forget": {"request": FORGET},
     }
     (tmp_path / "fade.json").write_text(json.dumps(asked))
@@ -100,16 +100,26 @@ def test_the_example_unlearns_and_measures_in_a_process_of_its_own(
         ("after", "forget"),
     }
     assert all(gap["n"] == len(FORGET) for gap in gaps)
+    assert len({gap["value"] for gap in gaps}) > 1
     card = json.loads((tmp_path / "faded" / "checkpoint" / "lethe.json").read_text())
     assert card["unlearning"][-1]["method"] == "fade"
-    assert card["unlearning"][-1]["params"] == {"factor": 0.5}
+    assert card["unlearning"][-1]["params"] == {"share": 0.5}
+
+
+def test_the_example_is_held_to_the_rules_of_all_others(installed: Path) -> None:
+    suites = ["families/test_family_contract.py", "methods/test_method_contract.py"]
+    paths = [f"tests/engine/{suite}" for suite in suites]
+    options = ["-q", "-p", "no:cacheprovider", "-k", "fade or grey_clip"]
+    done = python(installed, "-m", "pytest", *options, *paths)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) > 40
 
 
 def test_the_example_stands_in_the_catalogue(installed: Path) -> None:
     printed = python(installed, "-m", "engine.catalogue")
     assert printed.returncode == 0, printed.stderr
     found = json.loads(printed.stdout)
-    assert found["methods"]["fade"]["params_schema"]["properties"]["factor"]["maximum"] == 1
+    assert found["methods"]["fade"]["params_schema"]["properties"]["share"]["maximum"] == 1
     assert found["metrics"]["score_gap"]["summary"].startswith("How far retained pairs score")
     assert found["families"]["grey_clip"]["summary"] == "CLIP that sees no colours."
 
@@ -143,6 +153,33 @@ def test_the_format_of_the_example_is_found_and_converted(converted: Path) -> No
     rows = [json.loads(line) for line in converted.read_text(encoding="utf-8").splitlines()]
     expected = {"image": "08.png", "text": "the photograph 8", "split": "val"}
     assert rows[8].items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"train\t00.png", "expected split, image and text with tabs between; 2 parts came"),
+        (b"train\t99.png\ta dog", "99.png: no such file below the data set's root"),
+    ],
+)
+def test_a_bad_line_in_the_format_of_the_example_is_named(
+    installed: Path, tmp_path: Path, line: bytes, reason: str
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "00.png")
+    (tmp_path / "captions.tsv").write_bytes(b"train\t00.png\ta cat\n" + line + b"\n")
+    done = python(installed, "-m", "app.cli", "convert", tmp_path, tmp_path / "out.jsonl")
+    expected = f"data_error: captions.tsv, line 2: {reason}\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_captions_that_are_no_utf_8_are_told_in_one_sentence(
+    installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "captions.tsv").write_bytes(b"\xff\n")
+    done = python(installed, "-m", "app.cli", "convert", tmp_path, tmp_path / "out.jsonl")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    expected = f"data_error: {tmp_path}: the format captions fails (UnicodeDecodeError: "
+    assert done.stderr.startswith(expected)
 
 
 def test_the_family_of_the_example_is_trained_and_loaded(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -72,7 +73,12 @@ def _pgr(root: Path) -> None:
         for number, split in enumerate(SPLITS)
     ]
     _lines(root / "pairs.jsonl", *({**row, **mentions} for row in rows))
-    _images(root / "graph", "subgraphs_1hop.npz")
+    (root / "graph").mkdir()
+    graphs = {"node_ptr": [0, 2, 4, 6], "node_idx": [0, 1] * 3, "edge_ptr": [0, 1, 2, 3]}
+    ends = {"edge_src": [0] * 3, "edge_dst": [1] * 3}
+    names = [f"p{number}" for number in range(3)]
+    np.savez(root / "graph" / "subgraphs_1hop.npz", pair_id=names, **graphs, **ends)
+    (root / "graph" / "nodes.tsv").write_text("node\ttext\n0\tABC\n1\tataxia\n")
 
 
 def _webdataset(root: Path) -> None:

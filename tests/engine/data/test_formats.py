@@ -55,8 +55,20 @@ def test_an_unknown_format_name_is_an_error(tmp_path: Path) -> None:
         convert(tmp_path, tmp_path / "out.jsonl", "nope")
 
 
-def test_a_folder_with_two_manifests_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [None, "manifest"])
+def test_a_folder_with_two_manifests_is_an_error_that_names_both(
+    tmp_path: Path, name: str | None
+) -> None:
     (tmp_path / "manifest.jsonl").touch()
     (tmp_path / "manifest.parquet").touch()
-    with pytest.raises(DataError, match="2 found"):
+    with pytest.raises(DataError) as caught:
+        convert(tmp_path, tmp_path / "out.jsonl", name)
+    assert str(caught.value) == (
+        f"{tmp_path}: expected one manifest.jsonl or manifest.parquet; manifest.jsonl, "
+        "manifest.parquet are there: give the path of the one that is meant"
+    )
+
+
+def test_a_folder_without_a_manifest_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none is there"):
         convert(tmp_path, tmp_path / "out.jsonl", "manifest")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.data.convert import convert
-from engine.data.formats import formats
+from engine.data.formats import detect_format, formats
 from engine.data.manifest import load_dataset
 from engine.errors import DataError
 from engine.spec import DataSpec
@@ -161,8 +161,12 @@ def test_the_real_captions_load_with_their_images(real_data: Path, tmp_path: Pat
 def test_two_caption_files_in_one_folder_are_an_error_that_names_both(tmp_path: Path) -> None:
     root = _write(tmp_path, [_image(0, "a.jpg", "train")])
     (root / "other.json").write_bytes((root / "dataset.json").read_bytes())
-    with pytest.raises(DataError, match=r"found dataset\.json, other\.json"):
+    reason = r"found dataset\.json, other\.json: give the path of the one that is meant"
+    with pytest.raises(DataError, match=reason):
         _rows(root)
+    with pytest.raises(DataError, match=reason):
+        detect_format(root)
+    assert detect_format(root / "other.json").name == "karpathy"
 
 
 def test_a_damaged_archive_of_images_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.data.convert import convert
-from engine.data.formats import formats
+from engine.data.formats import detect_format, formats
 from engine.data.manifest import load_dataset
 from engine.data.pgr import PgrFormat
 from engine.errors import DataError
@@ -104,3 +104,18 @@ def test_a_file_that_is_not_utf_8_is_an_error(graph_root: Path) -> None:
     (graph_root / "pairs.jsonl").write_bytes(b'{"id": "\xff"}\n')
     with pytest.raises(DataError, match=r"pairs\.jsonl, line 1: .*unicode"):
         _rows(graph_root)
+
+
+@pytest.mark.parametrize("name", [None, "pgr"])
+def test_the_file_of_the_pairs_is_an_error_that_asks_for_the_folder(
+    graph_root: Path, tmp_path: Path, name: str | None
+) -> None:
+    _write(graph_root, PAIR)
+    with pytest.raises(DataError, match=r"expected the folder that holds pairs\.jsonl and graph/"):
+        convert(graph_root / "pairs.jsonl", tmp_path / "out.jsonl", name)
+
+
+def test_pairs_without_graphs_are_an_error_that_names_what_is_missing(graph_root: Path) -> None:
+    (_write(graph_root, PAIR) / "graph" / "subgraphs_1hop.npz").unlink()
+    with pytest.raises(DataError, match=r"format pgr, and graph/subgraphs_1hop\.npz is missing"):
+        detect_format(graph_root)

@@ -60,7 +60,9 @@ def test_labels_splits_and_second_images_are_read(tmp_path: Path, write_tar: Wri
         ([("b.jpg", b"")], "expected a text: .txt, or 'text' or 'caption' in .json"),
         ([("b.jpg", b""), ("b.txt", b"\xff")], "the .txt cannot be read: "),
         ([("b.jpg", b""), ("b.txt", b"x"), ("b.cls", b"dog")], "the .cls is 'dog'; expected the"),
+        ([("b.jpg", b""), ("b.txt", b"x"), ("b.cls", b"9" * 5000)], "the .cls is '9999999999999"),
         ([("b.jpg", b""), ("b.json", b"{")], "expected JSON in .json: "),
+        ([("b.jpg", b""), ("b.json", b"[" * 100_000)], "the JSON in .json is nested too deeply"),
         ([("b.jpg", b""), ("b.json", b"[]")], "expected a JSON object in .json"),
         ([("b.jpg", b""), ("b.txt", b" ")], "text: String should have at least 1 character"),
     ],
@@ -101,3 +103,21 @@ def test_shards_of_images_alone_are_no_data_set(tmp_path: Path, write_tar: Write
     write_tar(tmp_path / "000000.tar", [("a.jpg", b""), ("b.jpg", b"")])
     with pytest.raises(DataError, match="none fits"):
         detect_format(tmp_path)
+
+
+@pytest.mark.parametrize("name", [None, "webdataset"])
+@pytest.mark.parametrize("shard", ["train-0.tar.gz", "train/0.TGZ"])
+def test_shards_that_are_compressed_are_an_error_that_says_what_to_do(
+    tmp_path: Path, name: str | None, shard: str
+) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / shard).touch()
+    reason = "shards must be plain .tar files, and .* is compressed: decompress it"
+    for path in (tmp_path, tmp_path / shard):
+        with pytest.raises(DataError, match=reason):
+            convert(path, tmp_path / "out.jsonl", name)
+
+
+def test_a_folder_without_shards_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected shards, whose names end in \.tar"):
+        convert(tmp_path, tmp_path / "out.jsonl", "webdataset")
