@@ -3,9 +3,12 @@
 The jobs are whole ones, each in a process of its own: load, prepare, measure, unlearn, measure,
 save. The original is trained for one pass, since how well it has learned changes no time.
 
-By default a run makes a least number of steps however small D_f is, which would hide how they grow:
-here none is asked for. A run draws as many pairs of D_r as its steps take, at most `RETAINED`: with 64
-deleted pairs 768, which are all of the small data set and a tenth of the large one. Where D_r has fewer
+Growth with |D| is that of jobs as any user has them. By default a run makes a least number of steps
+however small D_f is, which would hide growth with |D_f|: for that none is asked for. Growth with |D| is
+shown for these short jobs too, of which what is done once for a data set is a larger part.
+
+A run draws as many pairs of D_r as its steps take, at most `RETAINED`: without the least steps, with 64
+deleted pairs, 768, which are all of the small data set and a tenth of the large one. Where D_r has fewer
 pairs than a run takes, up to `RETAINED` of them, what the teacher passes grows with |D|.
 """
 
@@ -25,7 +28,7 @@ from engine.data.digits import write_digits
 NAME = "scaling"
 HELD_OUT = 100
 """Validation pairs, and test pairs: few, so that measuring does not hide how a job grows."""
-PARAMS = {"least_steps": 0}
+SHORT: Mapping[str, Any] = {"least_steps": 0}
 LESS_THAN_TEN, LESS_THAN_FIVE = Bar("below", 1.15), Bar("below", 5.5)
 
 
@@ -54,16 +57,19 @@ def measure(work: Path, jobs: Jobs, threads: int = 1, device: str = "cpu") -> li
 
 def _data(rounds: Sequence[Mapping[str, RunResult]], jobs: Jobs) -> list[Figure]:
     what = f"|D| {jobs.small} to {10 * jobs.small}, {jobs.deleted} deleted"
-    return _compared(rounds, "small", "large", what, LESS_THAN_TEN)
+    return [
+        *_compared(rounds, "small", "large", what, LESS_THAN_TEN),
+        *_compared(rounds, "small short", "large short", f"{what}, no least steps", None),
+    ]
 
 
 def _deletion(rounds: Sequence[Mapping[str, RunResult]], jobs: Jobs) -> list[Figure]:
     what = f"|D_f| {jobs.deleted} to {5 * jobs.deleted}, |D| {10 * jobs.small}"
-    return _compared(rounds, "large", "deleted", what, LESS_THAN_FIVE)
+    return _compared(rounds, "large short", "deleted short", what, LESS_THAN_FIVE)
 
 
 def _compared(
-    rounds: Sequence[Mapping[str, RunResult]], less: str, more: str, what: str, bar: Bar
+    rounds: Sequence[Mapping[str, RunResult]], less: str, more: str, what: str, bar: Bar | None
 ) -> list[Figure]:
     def growth(name: str) -> list[float]:
         return [getattr(r[more].cost, name) / getattr(r[less].cost, name) for r in rounds]
@@ -102,20 +108,29 @@ class _Scaling:
         """Run each job once."""
         small, large = self._manifest(self.jobs.small), self._manifest(10 * self.jobs.small)
         few, many = self.jobs.deleted, 5 * self.jobs.deleted
-        kinds = {"small": (small, few), "large": (large, few), "deleted": (large, many)}
+        usual: Mapping[str, Any] = {}
+        kinds = {
+            "small": (small, few, usual),
+            "large": (large, few, usual),
+            "small short": (small, few, SHORT),
+            "large short": (large, few, SHORT),
+            "deleted short": (large, many, SHORT),
+        }
         return {
-            name: self._unlearn(data, pairs, self.folder / f"{name}-{number}")
-            for name, (data, pairs) in kinds.items()
+            name: self._unlearn(data, pairs, params, self.folder / f"{name}-{number}")
+            for name, (data, pairs, params) in kinds.items()
         }
 
-    def _unlearn(self, data: DataSpec, pairs: int, out: Path) -> RunResult:
+    def _unlearn(
+        self, data: DataSpec, pairs: int, params: Mapping[str, Any], out: Path
+    ) -> RunResult:
         rows = [row for row in _rows(data.manifest) if row["split"] == "train"]
         update = {
             "action": "unlearn",
             "data": data,
             "checkpoint": self.folder / "original" / CHECKPOINT,
             "method": "multidelete",
-            "params": PARAMS,
+            "params": dict(params),
             "forget": {"request": [row["id"] for row in rows[:pairs]]},
         }
         return execute(self.spec.model_copy(update=update), out)

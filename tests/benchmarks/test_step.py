@@ -256,10 +256,12 @@ def test_scaling_grows_one_thing_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     bench = scaling._Scaling(tmp_path, scaling.Jobs(small=20, deleted=3, rounds=1), 1, "cpu")
     bench.round(0)
     counts = [_counts(spec.data.manifest) for spec, _ in specs[1:]]
-    assert [found["train"] for found in counts] == [20, 200, 200]
+    assert [found["train"] for found in counts] == [20, 200, 20, 200, 200]
     assert all(one["test"] == other["test"] for one, other in pairwise(counts))
-    assert [len(spec.forget["request"]) for spec, _ in specs[1:]] == [3, 3, 15]
-    assert all(spec.params == {"least_steps": 0} for spec, _ in specs[1:])
+    assert [len(spec.forget["request"]) for spec, _ in specs[1:]] == [3, 3, 3, 3, 15]
+    # With |D| the jobs of any user grow; with |D_f| those that no least number of steps evens out.
+    short = {"least_steps": 0}
+    assert [spec.params for spec, _ in specs[1:]] == [{}, {}, short, short, short]
 
 
 def test_scaling_by_default_makes_five_times_the_steps_and_draws_from_a_pool_that_hardly_grows() -> (
