@@ -16,7 +16,7 @@ from engine.methods.multidelete import Batch
 from engine.methods.multidelete_defaults import defaults
 from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults
 from engine.methods.targets import equal_weights, indifferent_weights, unrelated_pairs
-from engine.unlearning import Truths, Unlearning
+from engine.unlearning import Truths, Unlearning, draw
 
 Both = tuple[Encoding, Encoding]
 
@@ -38,7 +38,7 @@ def plain_batches(run: Unlearning) -> Iterator[Batch]:
         count = max(round(ratio * len(places)), params.least_retained)
         retain = run.retain[torch.arange(count) % len(run.retain)]
         partners = torch.arange(count).roll(1)
-        yield Batch(run.forget[places], places, retain, partners, run.forgotten[:0])
+        yield Batch(run.forget[places], places, retain, partners, run.forgotten[:0], places[:0])
 
 
 class PlainLoop:
@@ -49,7 +49,8 @@ class PlainLoop:
         student: the model to change.
 
     Attributes:
-        push: how hard each deleted pair is pushed ``(F,)``; how far is enough is no part of a step.
+        push: how hard each deleted pair is pushed ``(F + G,)``, those of earlier runs last; how far is
+            enough is no part of a step.
     """
 
     def __init__(self, world: World, student: PairModel) -> None:
@@ -58,24 +59,25 @@ class PlainLoop:
         self.weights = weights_of(world.run)
         self.items_of, self.texts_of = self._unrelated()
         self.shares = self._shares()
-        self.push = torch.ones(len(world.run.forget), device=self.teacher.device)
+        self.push = torch.ones(self.items_of.shape[1], device=self.teacher.device)
         self.trained = [p for p in student.parameters() if p.requires_grad]
         # The engine's optimiser: what is compared is the way to the gradient.
         rate = self.weights.learning_rate
         self.optimizer = torch.optim.AdamW(self.trained, lr=rate, weight_decay=0.0, fused=True)
 
     def _unrelated(self) -> tuple[Tensor, Tensor]:
-        """Draw the unrelated pairs of each deleted one as the engine does: rows ``(K, F)``."""
+        """Draw the unrelated pairs of each deleted one as the engine does: rows ``(K, F + G)``."""
         run = self.run
         params = run.parameters_as(MultiDeleteParams)
         generator = torch.Generator().manual_seed(run.seed)
+        deleted = torch.cat([run.forget, draw(run.forgotten, len(run.forgotten), generator)])
         everything = torch.cat([run.retain, run.forget])
-        drawn = unrelated_pairs(Truths(run.inputs), run.forget, everything, params.draws, generator)
-        shape = (params.draws, len(run.forget))
+        drawn = unrelated_pairs(Truths(run.inputs), deleted, everything, params.draws, generator)
+        shape = (params.draws, len(deleted))
         return drawn[0].view(shape), drawn[1].view(shape)
 
     def _shares(self) -> Tensor:
-        """Return how much each draw counts ``(K, F)``: the choice of targets is no part of a step."""
+        """Return how much each draw counts ``(K, F + G)``: the choice of targets is no part of a step."""
         draws, deleted = self.items_of.shape
         if not (self.run.task.labelled and self.run.parameters_as(MultiDeleteParams).balanced):
             return equal_weights(draws, deleted)
@@ -112,23 +114,31 @@ class PlainLoop:
 
     def _deleted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """L_MD (equation 2) and L_UKR (equation 6), from one pass of the student over D_f."""
-        item, text = self.inputs.encode(self.student, batch.forget)
-        readout = self.student.fuse(item, text).readout
-        places = self.items_of[:, batch.places], self.texts_of[:, batch.places]
+        mine = self.inputs.encode(self.student, batch.forget)
+        total = self._decoupling(mine, batch.places)
+        if len(batch.forgotten):
+            earlier = self.inputs.encode(self.student, batch.forgotten)
+            total = total + self._decoupling(earlier, batch.again)
+        return total / len(batch.forget), self._drift(*mine, batch.forget)
+
+    def _decoupling(self, mine: Both, at: Tensor) -> Tensor:
+        """Return the sum of L_MD over pairs whose unrelated pairs stand ``at`` ``(B,)``."""
+        readout = self.student.fuse(*mine).readout
+        places = self.items_of[:, at], self.texts_of[:, at]
         total = readout.new_zeros(())
-        shares = self.push[batch.places] * self.shares[:, batch.places].to(readout.device)
+        shares = self.push[at] * self.shares[:, at].to(readout.device)
         for p, q, share in zip(*places, shares, strict=True):
             with torch.no_grad():
                 others = self.inputs.encode_across(self.teacher, p, q)
                 wanted = self.teacher.fuse(*others).readout
             losses = (readout - wanted).square().mean(dim=1)
             if self.weights.similarity:
-                cosine = _cosines(self.student, item, text).diagonal()
+                cosine = _cosines(self.student, *mine).diagonal()
                 with torch.no_grad():
                     other = _cosines(self.teacher, *others).diagonal()
                 losses = losses + self.weights.similarity * (cosine - other).square()
-            total = total + (share * losses).mean()
-        return total, self._drift(item, text, batch.forget)
+            total = total + (share * losses).sum()
+        return total
 
     def _drift(self, item: Encoding, text: Encoding, rows: Tensor) -> Tensor:
         with torch.no_grad():

@@ -59,6 +59,7 @@ class Batch:
         retain: pairs to keep as they are ``(R,)``: retained ones and held-out ones.
         partners: for each item of these, the place in ``retain`` of another text ``(R,)``.
         forgotten: pairs that an earlier run forgot ``(G,)``.
+        again: where the teacher's outputs for their unrelated pairs stand ``(G,)``.
     """
 
     forget: Tensor
@@ -66,9 +67,21 @@ class Batch:
     retain: Tensor
     partners: Tensor
     forgotten: Tensor
+    again: Tensor
 
     def __len__(self) -> int:
         return len(self.forget) + len(self.retain) + len(self.forgotten)
+
+    @property
+    def moved(self) -> Tensor:
+        """Where the pairs that may be pushed stand among those of the step ``(B + G,)``."""
+        pairs = torch.arange(len(self))
+        return torch.cat([pairs[: len(self.forget)], pairs[len(self) - len(self.forgotten) :]])
+
+    @property
+    def targets(self) -> Tensor:
+        """Where the targets of these stand ``(B + G,)``."""
+        return torch.cat([self.places, self.again])
 
 
 class MultiDelete:
@@ -93,11 +106,13 @@ class MultiDelete:
         self.truths = Truths(run.inputs)
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
+        self.earlier = draw(run.forgotten, min(len(run.forgotten), RETAINED), generator)
         self._set_targets(generator)
         self.held, judging = self._held_out(generator)
         self.selection = ForgettingSelection(
             run, params.utility_drop, self.weights.target, generator, judging
         )
+        self.stood = self.selection.standing(run.teacher, self.earlier)
         self.retain = self._retained(generator)
         self.teacher.readouts(self.retain)  # at once: full batches cost less than what steps lack
         if self.weights.neighbours:
@@ -132,15 +147,19 @@ class MultiDelete:
         return [max(round(self.weights.retain_ratio * part), least) for part in steps]
 
     def _set_targets(self, generator: torch.Generator) -> None:
-        """Choose K pairs for each deleted pair to end at, and keep what the teacher says of them."""
+        """Choose K pairs for each deleted pair to end at, and keep what the teacher says of them.
+
+        After those of D_f stand the targets of what was forgotten earlier, and may rise again.
+        """
         run, params = self.run, self.params
+        deleted = torch.cat([run.forget, self.earlier])
         # D: what the model may know. Pairs forgotten before are no part of it.
         pool = torch.cat([run.retain, run.forget])
         drawn = unrelated_pairs if params.unrelated == "dataset" else anchored_pairs
-        chosen = drawn(self.truths, run.forget, pool, params.draws, generator)
+        chosen = drawn(self.truths, deleted, pool, params.draws, generator)
         items, texts, where = distinct(chosen)
         seen = self.teacher.combined(items, texts)
-        weights = equal_weights(params.draws, len(run.forget))
+        weights = equal_weights(params.draws, len(deleted))
         if params.balanced and run.task.labelled:
             weights = indifferent_weights(seen.logits, where, params.draws)
         self.readouts = targets(seen.readout, where, weights)
@@ -153,21 +172,37 @@ class MultiDelete:
         run, params = self.run, self.params
         # What is forgotten enough is pushed no farther, so that retention heals what the push has cost.
         # It depends on the student alone: an interrupted run goes on as it would have.
-        self.push = self.selection.unfinished(self.student).to(self.student.device)
+        self.push = self.selection.unfinished(self.student)
         order = torch.randperm(len(run.forget), generator=generator)
         parts = order.split(params.batch_size)
         sizes = self._retained_in_steps(len(order))
         retain = draw(self.retain, sum(sizes), generator).split(sizes)
-        forgotten = draw(run.forgotten, min(sum(sizes), len(run.forgotten)), generator)
-        kept = forgotten.tensor_split(len(parts))
+        kept = self._earlier(sum(sizes), generator).tensor_split(len(parts))
         made = []
-        for part, rows, earlier in zip(parts, retain, kept, strict=True):
+        for part, rows, again in zip(parts, retain, kept, strict=True):
             together = self._with_neighbours(part, rows, generator)
             count = min(round(self.weights.held_out * len(rows)), len(self.held))
             together = torch.cat([together, draw(self.held, count, generator)])
             partners = self._partners(together, generator)
-            made.append(Batch(run.forget[part], part, together, partners, earlier))
+            earlier = self.earlier[again]
+            made.append(
+                Batch(run.forget[part], part, together, partners, earlier, len(run.forget) + again)
+            )
         return made
+
+    def _earlier(self, most: int, generator: torch.Generator) -> Tensor:
+        """Draw pairs of earlier runs for an epoch, as places ``(G,)``, and see how far to push them.
+
+        Retention alone lets them rise, a little in every run: what is pushed next moves all that is
+        like it. So each that stands higher than it did is pushed again.
+        """
+        chosen = draw(torch.arange(len(self.earlier)), min(most, len(self.earlier)), generator)
+        push = torch.zeros(len(self.earlier))
+        if len(chosen):
+            rows, stood = self.earlier[chosen], self.stood[chosen]
+            push[chosen] = self.selection.risen(self.student, rows, stood)
+        self.push = torch.cat([self.push, push]).to(self.student.device)
+        return chosen
 
     def _with_neighbours(
         self, places: Tensor, retain: Tensor, generator: torch.Generator
@@ -188,15 +223,17 @@ class MultiDelete:
         """Return the weighted terms L_MD, L_MKR and, where encoders are trained, L_UKR."""
         rows = torch.cat([batch.forget, batch.retain, batch.forgotten])
         item, text = self.run.inputs.encode(self.student, rows)
-        deleted = torch.arange(len(batch.forget))
         kept = torch.arange(len(batch.forget), len(rows))
         decoupling, retention = self._readout_terms(batch, item, text)
         if self.weights.similarity or self.weights.kept_similarity:
             unit = self.student.project(item, text)
-            decoupling = decoupling + self._cosine_decoupling(batch, deleted, *unit)
+            decoupling = decoupling + self._cosine_decoupling(batch, *unit)
             retention = retention + self._cosine_retention(rows, kept, *unit)
         terms = {
-            "decoupling": self.weights.alpha * (self.push[batch.places] * decoupling).mean(),
+            # Each pair counts the same, whichever run it was deleted by.
+            "decoupling": self.weights.alpha
+            * (self.push[batch.targets] * decoupling).sum()
+            / len(batch.forget),
             "multimodal_retention": self.weights.beta * retention,
         }
         if self.run.update == "all":  # under `fusion` the encoders cannot move
@@ -206,7 +243,7 @@ class MultiDelete:
         return terms
 
     def _readout_terms(self, batch: Batch, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
-        """L_MD of each deleted pair and L_MKR on the fused readouts, from one pass of the fusion."""
+        """L_MD ``(B + G,)`` of each deleted pair and L_MKR on the fused readouts, from one pass of the fusion."""
         deleted, retained = len(batch.forget), len(batch.retain)
         pairs = torch.arange(len(batch))
         items_at, texts_at = pairs, pairs
@@ -215,8 +252,8 @@ class MultiDelete:
             items_at = torch.cat([pairs, first])
             texts_at = torch.cat([pairs, first[batch.partners]])
         readouts = fused(self.student, item.take(items_at), text.take(texts_at)).readout
-        wanted, spread = self.readouts.at(batch.places)
-        decoupling = decoupling_loss(readouts[:deleted], wanted) + spread
+        wanted, spread = self.readouts.at(batch.targets)
+        decoupling = decoupling_loss(readouts[batch.moved], wanted) + spread
         known = self.teacher.readouts(torch.cat([batch.retain, batch.forgotten]))
         retention = multimodal_retention_loss(readouts[deleted : len(pairs)], known)
         if self.weights.mismatched:
@@ -225,12 +262,10 @@ class MultiDelete:
             retention = retention + self.weights.mismatched * mismatch
         return decoupling, retention
 
-    def _cosine_decoupling(
-        self, batch: Batch, deleted: Tensor, items: Tensor, texts: Tensor
-    ) -> Tensor:
+    def _cosine_decoupling(self, batch: Batch, items: Tensor, texts: Tensor) -> Tensor:
         """L_MD on the cosine of each deleted pair; items and texts are unit vectors ``(n, p)``."""
-        cosines = (items[deleted] * texts[deleted]).sum(dim=1)
-        wanted, spread = self.cosines.at(batch.places)
+        cosines = (items[batch.moved] * texts[batch.moved]).sum(dim=1)
+        wanted, spread = self.cosines.at(batch.targets)
         return self.weights.similarity * (similarity_decoupling_loss(cosines, wanted) + spread)
 
     def _cosine_retention(self, rows: Tensor, kept: Tensor, items: Tensor, texts: Tensor) -> Tensor:

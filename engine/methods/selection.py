@@ -20,6 +20,8 @@ FADING = 4.0
 BALANCING = 6.0
 """Points of AUC above what counts as 0.5 over which it fades under ``calibrated``; no pair is pushed that
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
+RISING = 4.0
+"""Percent of the retained pairs that an earlier deleted pair has passed when it is pushed again in full."""
 MOST_CHANCE = 0.05
 """Standard error of an AUC that is granted at most."""
 
@@ -90,6 +92,32 @@ class ForgettingSelection:
             )
             found[kinds[run.forget] == kind] = (100.0 * auc - low) / (high - low)
         return found.clamp(0.0, 1.0)
+
+    def standing(self, model: "PairModel", rows: Tensor) -> Tensor:
+        """Return of how many percent of the retained pairs each pair ``(G,)`` scores above, 0 to 100."""
+        if not len(rows):
+            return torch.zeros(0)
+        known = self._scores(model, self.retained).sort().values
+        mine = self._scores(model, rows)
+        below = torch.searchsorted(known, mine) + torch.searchsorted(known, mine, right=True)
+        return (50.0 * below / len(known)).float()  # a tie counts half
+
+    def risen(self, student: "PairModel", rows: Tensor, stood: Tensor) -> Tensor:
+        """Return for each pair of an earlier run how much it is to be pushed again ``(G,)``, 0 to 1.
+
+        Under ``calibrated`` none is, once together they score as those do that were never seen.
+
+        Args:
+            student: the model now.
+            rows: the pairs ``(G,)``.
+            stood: where they stood before this run ``(G,)``, of `standing`.
+        """
+        push = ((self.standing(student, rows) - stood) / RISING).clamp(0.0, 1.0)
+        if self.run.aim == "calibrated":
+            unseen = self._scores(student, self.run.validation)
+            above = _auc(self._scores(student, rows), unseen) - 0.5 - self.chance
+            push = push * min(max(100.0 * above / BALANCING, 0.0), 1.0)
+        return push
 
     def distance(self, student: "PairModel") -> float:
         """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5.

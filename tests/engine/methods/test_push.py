@@ -33,13 +33,49 @@ def test_each_deleted_pair_is_pushed_as_much_as_its_kind_needs(
     monkeypatch.setattr(made.selection, "unfinished", lambda student: left)
     batch = made.batches(0, torch.Generator().manual_seed(0))[0]
     pushed = made.loss(batch)["decoupling"].detach()
-    alone = torch.zeros(len(left))
+    assert not made.push[len(left) :].any()  # nothing that was deleted earlier has risen
+    alone = torch.zeros_like(made.push)
     alone[0] = 1.0
-    made.push = torch.ones(len(left))
+    made.push = torch.cat([torch.ones(len(left)), made.push[len(left) :]])
     everything = made.loss(batch)["decoupling"].detach()
     made.push = alone
     first = made.loss(batch)["decoupling"].detach()
     torch.testing.assert_close(pushed, everything - (1 - push) * first)
+
+
+def test_an_earlier_deleted_pair_counts_as_one_of_this_run_when_it_is_pushed_again(
+    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_of(unlearn("gcn_bert", "multidelete", batch_size=64))
+    deleted, earlier = len(made.run.forget), len(made.earlier)
+    again = torch.zeros(earlier)
+    again[1] = 0.5
+    monkeypatch.setattr(made.selection, "unfinished", lambda student: torch.ones(deleted))
+    monkeypatch.setattr(made.selection, "risen", lambda student, rows, stood: again[: len(rows)])
+    batch = made.batches(0, torch.Generator().manual_seed(0))[0]
+    risen = made.earlier.tolist().index(batch.forgotten[1])
+    assert made.push[deleted + risen] == 0.5
+    pushed = made.loss(batch)["decoupling"].detach()
+    made.push = torch.zeros(deleted + earlier)
+    made.push[:deleted] = 1.0
+    own = made.loss(batch)["decoupling"].detach()
+    made.push = torch.zeros(deleted + earlier)
+    made.push[deleted + risen] = 1.0
+    other = made.loss(batch)["decoupling"].detach()
+    assert other > 0
+    torch.testing.assert_close(pushed, own + 0.5 * other)
+
+
+def test_earlier_pairs_that_rose_are_pushed_down_again(unlearn: Unlearn, scores: Scores) -> None:
+    found = []
+    for stood in (0.0, 100.0):  # lower than they can be, and higher
+        # What holds them where the teacher has them would work against the push.
+        run = unlearn("gcn_bert", "multidelete", beta=1, epochs=60, least_steps=0)
+        made = made_of(run)
+        made.stood = torch.full_like(made.stood, stood)
+        run.fit(made.student, made, replace(made.schedule(), keep="last"))
+        found.append(float(scores(run, made.student, run.forgotten).mean()))
+    assert found[0] < found[1] - 0.1
 
 
 def test_without_held_out_pairs_the_aim_is_refused(unlearn: Unlearn) -> None:

@@ -185,3 +185,47 @@ def test_without_labels_all_deleted_pairs_are_of_one_kind(
     selection.target = 100 * float(above.mean()) + 1.0
     found = selection.unfinished(run.teacher)
     torch.testing.assert_close(found, torch.full_like(found, 0.75))
+
+
+def test_where_pairs_stand_is_the_share_of_retained_pairs_below_them(
+    unlearn: Callable[..., Unlearning],
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    stood = selection.standing(run.teacher, selection.deleted)
+    retained = run.task.scores(run.teacher, run.inputs, selection.retained)
+    first = run.task.scores(run.teacher, run.inputs, selection.deleted[:1])
+    below = (retained < first).double().mean() + (retained == first).double().mean() / 2
+    assert float(stood[0]) == pytest.approx(100 * float(below), abs=1e-4)
+    # Their mean is D_f.
+    assert float(stood.mean()) == pytest.approx(selection._forgetting(run.teacher), abs=1e-4)
+    assert len(selection.standing(run.teacher, selection.deleted[:0])) == 0
+
+
+def test_earlier_pairs_are_pushed_again_as_far_as_they_rose(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    now = torch.tensor([14.0, 22.0, 25.0, 45.0])
+    monkeypatch.setattr(selection, "standing", lambda *_: now)
+    stood = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    found = selection.risen(run.teacher, run.retain[:4], stood)
+    assert found.tolist() == [1.0, 0.5, 0.0, 1.0]  # in full from 4 on
+
+
+@pytest.mark.parametrize(("auc", "push"), [(0.9, 1.0), (0.58, 0.5), (0.55, 0.0), (0.3, 0.0)])
+def test_under_the_aim_calibrated_none_is_pushed_below_what_was_never_seen(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch, auc: float, push: float
+) -> None:
+    run = unlearn("gcn_bert", "multidelete", aim="calibrated")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    selection.chance = 0.05
+    monkeypatch.setattr(selection, "standing", lambda *_: torch.full((100,), 50.0))
+    # Of the earlier pairs as many as that score above every unseen one, and the others below.
+    above = torch.where(torch.arange(100) < round(100 * auc), 2.0, 0.0)
+    unseen = torch.ones(len(run.validation))
+    earlier = run.retain[:1].repeat(100)
+    monkeypatch.setattr(selection, "_scores", lambda _, rows: above if rows is earlier else unseen)
+    found = selection.risen(run.teacher, earlier, torch.zeros(100))
+    assert found.tolist() == pytest.approx([push] * 100, abs=1e-5)
