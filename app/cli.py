@@ -187,7 +187,7 @@ def convert(context: typer.Context) -> None:
             err=True,
         )
         raise typer.Exit(2)
-    _become("engine.data.convert", context.args)
+    _become("engine.data", context.args)
 
 
 @bench.command("paper", context_settings=PASSED_ON)

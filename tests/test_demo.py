@@ -167,7 +167,7 @@ def test_a_killed_demo_leaves_no_conversion_of_its_data_behind(
     demo = subprocess.Popen(
         _demo("--data", str(few_digits)), env=env, cwd=tmp_path, stdout=subprocess.DEVNULL
     )
-    converting = _slow_child(psutil.Process(demo.pid), "engine.data.convert")
+    converting = _slow_child(psutil.Process(demo.pid), "engine.data")
     try:
         demo.send_signal(how)
         demo.wait(30)

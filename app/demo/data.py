@@ -59,7 +59,7 @@ def prepare(path: Path | None, workspace: Path, seed: int) -> DemoData:
     """
     source = path.absolute() if path is not None else _make_digits(workspace / _DIGITS, seed)
     manifest = workspace / "pairs.jsonl"
-    report = json.loads(_engine("engine.data.convert", str(source), str(manifest)))
+    report = json.loads(_engine("engine.data", str(source), str(manifest)))
     if report["task"] is None:
         raise DemoError(f"No model here fits {source}: it holds {_described(report)}. {_EXPECTED}")
     recipe = recipe_for(report["format"], report["task"])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.convert import convert, main
+from engine.data.__main__ import main
+from engine.data.convert import convert
 from engine.data.digits import write_digits
 from engine.data.manifest import load_dataset
 from engine.errors import DataError

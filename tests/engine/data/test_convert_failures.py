@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.data.convert import BUILT_IN, convert, main
+from engine.data.__main__ import main
+from engine.data.convert import BUILT_IN, convert
 from engine.data.formats import Format, SourceRow, detect_format, formats
 from engine.data.manifest import load_dataset
 from engine.errors import DataError

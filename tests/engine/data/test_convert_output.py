@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.data import convert as command
-from engine.data.convert import convert, main
+from engine.data import __main__ as command
+from engine.data.__main__ import main
+from engine.data.convert import convert
 from engine.data.digits import write_digits
 from engine.errors import DataError
 
@@ -34,7 +35,7 @@ KARPATHY = json.dumps(
 )
 SLOW = """
 import sys, time
-from engine.data.convert import main
+from engine.data.__main__ import main
 from engine.data.formats import Format, SourceRow, formats
 
 class Slow(Format):
@@ -93,7 +94,7 @@ def refused(folder: Path, *arguments: object, reason: str) -> None:
 
 def run(*arguments: object, setting: str = 'exec "$@"') -> subprocess.CompletedProcess[str]:
     """Run the command where a shell has set something before."""
-    called = ["sh", "-c", setting, "sh", sys.executable, "-m", "engine.data.convert"]
+    called = ["sh", "-c", setting, "sh", sys.executable, "-m", "engine.data"]
     return subprocess.run(
         [*called, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
     )
@@ -251,7 +252,7 @@ def test_a_closed_output_is_told_in_one_sentence(source: Path, tmp_path: Path) -
 def test_an_output_that_nobody_reads_is_told_in_one_sentence(source: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    called = [sys.executable, "-m", "engine.data.convert", source, tmp_path / "out.jsonl"]
+    called = [sys.executable, "-m", "engine.data", source, tmp_path / "out.jsonl"]
     done = subprocess.run(
         called, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=60
     )
