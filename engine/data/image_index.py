@@ -72,10 +72,11 @@ class ImageIndex:
             place = Path(folder).relative_to(self.root).as_posix()
             prefix = "" if place == "." else f"{place}/"
             for name in sorted(names):
-                if is_archive(name):
-                    yield from _members(Path(folder, name), prefix + name + SEPARATOR)
-                else:
+                path = Path(folder, name)
+                if not is_archive(name):
                     yield prefix + name
+                elif path.is_file() or not path.exists():  # of a pipe, reading would never end
+                    yield from _members(path, prefix + name + SEPARATOR)
 
 
 def _members(path: Path, prefix: str) -> Iterator[str]:

@@ -151,7 +151,9 @@ def _load_arrays(content: bytes, name: str) -> dict[str, NDArray[np.generic]]:
             arrays = {key: archive[key] for key in GRAPH_ARRAYS if key in archive}
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged archive
         raise DataError(
-            f"expected an npz file without pickled objects: {error}", file=name
+            "expected an npz file of plain arrays, as numpy.savez writes them, and without "
+            f"Python objects; it cannot be read ({type(error).__name__})",
+            file=name,
         ) from error
     _check_arrays(arrays, name)
     return arrays

@@ -1,3 +1,4 @@
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,12 @@ def test_images_are_found_in_folders_zips_and_shards_and_can_be_read(
     files = DataFiles(tmp_path)
     assert files.read(found[0]) == b"deep/er/loose.jpg"
     assert files.read(found[3]) == b"2"
+
+
+def test_a_pipe_that_is_named_like_an_archive_is_no_archive(tmp_path: Path) -> None:
+    write(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "waiting.zip")
+    assert ImageIndex(tmp_path).find("a.jpg", file="x") == "a.jpg"
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

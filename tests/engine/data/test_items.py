@@ -178,7 +178,7 @@ def test_a_missing_array_is_named(graph_root: Path, graph_arrays: Arrays) -> Non
 
 def test_pickled_objects_are_never_loaded(graph_root: Path, graph_arrays: Arrays) -> None:
     store = _broken(graph_root, graph_arrays, pair_id=np.array(["p0", None], dtype=object))
-    with pytest.raises(DataError, match="without pickled objects"):
+    with pytest.raises(DataError, match="without Python objects"):
         store.load(KEY + "p0")
 
 
