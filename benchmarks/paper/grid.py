@@ -101,10 +101,18 @@ class Grid:
     def _row(self, row: str) -> list[str]:
         values = [self._values(quantity, row, "after") for quantity in self.quantities]
         texts = [
-            written(found, quantity.decimals) if found else self._absence(quantity, row)
+            self._text(quantity, row, found)
             for quantity, found in zip(self.quantities, values, strict=True)
         ]
         return [name_of(row), *texts, *self._means(values)]
+
+    def _text(self, quantity: Quantity, row: str, found: Values) -> str:
+        """Return the mean; where seeds have no value, as one that diverged, with how many have one."""
+        if not found:
+            return self._absence(quantity, row)
+        asked = {cell["seed"] for cell in self._cells(quantity, row)}
+        share = f" ({len(found)} of {len(asked)})" if len(found) < len(asked) else ""
+        return written(found, quantity.decimals) + share
 
     def _values(self, quantity: Quantity, row: str | None, moment: str) -> Values:
         found: Values = {}

@@ -32,11 +32,17 @@ def tables(results: Results) -> Iterator[Table]:
 
 
 def absences(results: Results) -> list[str]:
-    """Return a sentence for each reason why rows of a column have no value."""
+    """Return a sentence for each reason why rows of a column have no value.
+
+    What depends on the run names amounts and seeds as well.
+    """
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for cell, status, reason in results.reasons():
         column = results.title((cell["preset"], cell["family"]))
-        found.setdefault((column, status, reason), {})[name_of(cell["row"])] = None
+        name = name_of(cell["row"])
+        if status != "not applicable":
+            name += f" ({cell['amount']} deleted, seed {cell['seed']})"
+        found.setdefault((column, status, reason), {})[name] = None
     return [
         f"- {column}: {', '.join(rows)}: {status}: {reason}"
         for (column, status, reason), rows in found.items()

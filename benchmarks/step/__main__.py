@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import torch
 
@@ -170,6 +171,7 @@ class _One:
         values = ratios(timings, epochs=self.epochs)
         bar = self._bar(FASTER_BF16) if self.update == "all" else None
         yield median_figure(NAME, name, values, "", bar)
+        yield Figure(NAME, f"{self.what}: engine in bf16, pairs a second", rate(timings), "/s")
         work = operations(self.world, threads=given.threads)
         yield self._share(work, timings)
 
@@ -178,7 +180,9 @@ class _One:
         name = f"{self.what}: engine in bf16, operations a second"
         device = _device_name(self.given.device)
         peak = next((value for part, value in PEAKS.items() if part in device), None)
-        note = "the device's peak is not known here"
+        if self.given.peak is not None:
+            peak = 1e12 * self.given.peak
+        note = "the device's peak is not known here; --peak gives it"
         if peak is not None:
             note = f"{100 * work / seconds / peak:.1f}% of the device's dense bf16 peak"
         return Figure(NAME, name, work / seconds / 1e9, "G/s", note=note)
@@ -195,6 +199,9 @@ class _One:
         yield Figure(NAME, name, peaks[0] / peaks[1], "", self._bar(NO_MORE), note)
         for loop, peak in zip(LOOPS, peaks, strict=True):
             yield Figure(NAME, f"{self.what}: {loop}, peak memory", peak, "MB", note=note)
+        if _has_bf16(given.device):
+            peak = memory.measured_in_own_process(arguments, "engine-bf16") / 1e6
+            yield Figure(NAME, f"{self.what}: engine in bf16, peak memory", peak, "MB", note=note)
 
 
 def _world(given: argparse.Namespace, settings: str, update: Update) -> World:
@@ -239,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-memory", dest="memory", action="store_false", help="leave the memory out")
     add("--scaling", action="store_true", help="time whole jobs on more data instead")
     add("--json", type=Path, metavar="FILE", help="write the figures here as well")
-    add("--side", choices=LOOPS, help=argparse.SUPPRESS)
+    add("--peak", type=float, metavar="TFLOPS", help="dense bf16 peak of a device not known here")
+    add("--side", choices=get_args(memory.Side), help=argparse.SUPPRESS)
     return parser
 
 

@@ -11,10 +11,10 @@ import torch
 from benchmarks.figures import BenchmarkError
 from benchmarks.memory import watched
 from benchmarks.runs import ROOT
-from benchmarks.step.measure import plain_alone, race
+from benchmarks.step.measure import Precision, plain_alone, race
 from benchmarks.step.world import World
 
-Side = Literal["plain", "engine"]
+Side = Literal["plain", "engine", "engine-bf16"]
 EPOCHS = 1
 """After the first, in which neither loop has a best checkpoint yet."""
 EXACT = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
@@ -53,4 +53,5 @@ def _run(world: World, side: Side, threads: int) -> None:
     if side == "plain":
         plain_alone(world, epochs=EPOCHS, threads=threads)
     else:
-        race(world, epochs=EPOCHS, threads=threads, plain=False)
+        precision: Precision = "bf16" if side == "engine-bf16" else "fp32"
+        race(world, epochs=EPOCHS, threads=threads, plain=False, precision=precision)

@@ -118,11 +118,12 @@ class PlainLoop:
         total = self._decoupling(mine, batch.places)
         if len(batch.forgotten):
             earlier = self.inputs.encode(self.student, batch.forgotten)
-            total = total + self._decoupling(earlier, batch.again)
-        return total / len(batch.forget), self._drift(*mine, batch.forget)
+            share = min(1.0, len(batch.forgotten) / len(batch.forget))
+            total = total + share * self._decoupling(earlier, batch.again)
+        return total, self._drift(*mine, batch.forget)
 
     def _decoupling(self, mine: Both, at: Tensor) -> Tensor:
-        """Return the sum of L_MD over pairs whose unrelated pairs stand ``at`` ``(B,)``."""
+        """Return the mean of L_MD over pairs whose unrelated pairs stand ``at`` ``(B,)``."""
         readout = self.student.fuse(*mine).readout
         places = self.items_of[:, at], self.texts_of[:, at]
         total = readout.new_zeros(())
@@ -137,7 +138,7 @@ class PlainLoop:
                 with torch.no_grad():
                     other = _cosines(self.teacher, *others).diagonal()
                 losses = losses + self.weights.similarity * (cosine - other).square()
-            total = total + (share * losses).sum()
+            total = total + (share * losses).mean()
         return total
 
     def _drift(self, item: Encoding, text: Encoding, rows: Tensor) -> Tensor:

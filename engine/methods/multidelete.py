@@ -230,10 +230,7 @@ class MultiDelete:
             decoupling = decoupling + self._cosine_decoupling(batch, *unit)
             retention = retention + self._cosine_retention(rows, kept, *unit)
         terms = {
-            # Each pair counts the same, whichever run it was deleted by.
-            "decoupling": self.weights.alpha
-            * (self.push[batch.targets] * decoupling).sum()
-            / len(batch.forget),
+            "decoupling": self.weights.alpha * self._pushed(batch, decoupling),
             "multimodal_retention": self.weights.beta * retention,
         }
         if self.run.update == "all":  # under `fusion` the encoders cannot move
@@ -241,6 +238,16 @@ class MultiDelete:
             drift = unimodal_retention_loss(embeddings, self.teacher.unimodal(batch.forget))
             terms["unimodal_retention"] = self.weights.gamma * drift
         return terms
+
+    def _pushed(self, batch: Batch, decoupling: Tensor) -> Tensor:
+        """Return L_MD of this run's pairs, and beside it that of earlier ones as far as they rose.
+
+        Earlier pairs become many in a long life: together they count no more than this run's, and
+        each no more than one of these.
+        """
+        count, others = len(batch.forget), len(batch.forgotten)
+        pushed = self.push[batch.targets] * decoupling
+        return pushed[:count].mean() + pushed[count:].sum() / max(count, others)
 
     def _readout_terms(self, batch: Batch, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
         """L_MD ``(B + G,)`` of each deleted pair and L_MKR on the fused readouts, from one pass of the fusion."""

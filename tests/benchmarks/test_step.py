@@ -233,7 +233,8 @@ def test_a_family_that_can_do_no_such_task_is_refused_with_2(
 def test_the_memory_of_each_loop_is_a_figure_beside_their_ratio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peaks = {"plain": 30e6, "engine": 20e6}
+    peaks = {"plain": 30e6, "engine": 20e6, "engine-bf16": 15e6}
+    monkeypatch.setattr("benchmarks.step.__main__._has_bf16", lambda _: True)
     monkeypatch.setattr(memory, "measured_in_own_process", lambda _, side: peaks[side])
     out = tmp_path / "figures.json"
     options = ["--device", "cpu", "--settings", "paper", "--update", "all", "--task", "retrieval"]
@@ -241,8 +242,9 @@ def test_the_memory_of_each_loop_is_a_figure_beside_their_ratio(
     assert main([*options, *sizes, "--json", str(out)]) == 0
     figures = {one["name"]: one for one in json.loads(out.read_text())["figures"]}
     assert figures["paper: memory, plain beside engine"]["value"] == 1.5
-    found = {name: figures[f"paper: {name}, peak memory"] for name in peaks}
-    assert {name: one["value"] for name, one in found.items()} == {"plain": 30, "engine": 20}
+    names = {"plain": 30, "engine": 20, "engine in bf16": 15}
+    found = {name: figures[f"paper: {name}, peak memory"] for name in names}
+    assert {name: one["value"] for name, one in found.items()} == names
     assert {one["unit"] for one in found.values()} == {"MB"}
 
 

@@ -103,7 +103,22 @@ def test_a_cell_whose_run_is_not_in_the_file_is_missing_and_not_refused() -> Non
     cells = [cell("a", "ul", "gone"), cell("a", "multidelete", "m")]
     results = Results(content(cells, {"m": unlearned(both(57.4, 48.7))}))
     assert _row(_table(results, "Table 2"), "UL") == ["-", "-", "-", "-"]
-    assert absences(results) == ["- A: UL: missing: its run is not in results.json"]
+    assert absences(results) == [
+        "- A: UL (10% deleted, seed 0): missing: its run is not in results.json"
+    ]
+
+
+def test_a_mean_says_of_how_many_seeds_it_is_where_some_have_no_value() -> None:
+    cells = [cell("a", "lcodec", f"l{seed}", seed=seed) for seed in range(3)]
+    runs = {
+        "l0": unlearned(both(57.0, 48.0)),
+        "l1": ended("diverged", "NaN"),
+        "l2": unlearned(both(59.0, 48.0)),
+    }
+    results = Results(content(cells, runs))
+    found = _row(_table(results, "Table 2"), "L-codec")[0]
+    assert found == "58.0 ± 12.7 (2 of 3)"
+    assert absences(results) == ["- A: L-codec (10% deleted, seed 1): diverged: NaN"]
 
 
 def test_a_mean_over_data_sets_takes_those_that_have_a_value() -> None:
@@ -329,5 +344,5 @@ def test_a_sequence_without_what_the_attack_says_of_deleted_pairs_has_no_ratio_a
 def test_every_absence_is_explained_once() -> None:
     assert absences(Results(_three_seeds())) == [
         "- A: Retrain-F: not applicable: it trains everything",
-        "- B: NegGrad: diverged: NaN",
+        "- B: NegGrad (10% deleted, seed 0): diverged: NaN",
     ]

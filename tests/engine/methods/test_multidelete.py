@@ -99,8 +99,9 @@ def plain(run: Unlearning, made: MultiDelete, batch: Batch) -> dict[str, Tensor]
     ours, originals = (run.inputs.encode(model, f) for model in (student, teacher))
     drifts = zip(ours, originals, strict=True)
     drift = torch.stack([((a.pooled - b.pooled) ** 2).sum(1).mean() for a, b in drifts]).sum()
+    deleted, earlier = (made.push[places] * decoupling).split([len(f), len(batch.forgotten)])
     return {
-        "decoupling": w.alpha * (made.push[places] * decoupling).sum() / len(f),
+        "decoupling": w.alpha * (deleted.mean() + earlier.sum() / len(f)),
         "multimodal_retention": w.beta * retention,
         "unimodal_retention": w.gamma * drift,
     }
