@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 
-from benchmarks.paper import readouts
+from benchmarks.paper import alternatives
 from engine.__main__ import main
 
 
@@ -20,6 +20,6 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    readouts.register()
+    alternatives.register()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     sys.exit(main())

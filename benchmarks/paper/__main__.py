@@ -121,9 +121,9 @@ def _options(given: argparse.Namespace, known: Mapping[str, Preset]) -> Options:
 
 
 def _presets(given: argparse.Namespace, known: Mapping[str, Preset]) -> list[str]:
-    """Return the data sets that are asked for; else those that are there."""
+    """Return the data sets that are asked for, by name or by task; else those that are there."""
     if given.tasks is not None:
-        return _once(given.tasks)
+        return _once(n for asked in given.tasks for n in _meant(asked, given.data, known))
     if given.data is None:
         return [name for name, preset in known.items() if preset.path is None]
     paths = {name: preset.path for name, preset in known.items() if preset.path is not None}
@@ -135,6 +135,21 @@ def _presets(given: argparse.Namespace, known: Mapping[str, Preset]) -> list[str
     missing = [name for name in paths if name not in found]
     if missing:
         print(f"not in {given.data} and left out: {', '.join(missing)}", file=sys.stderr)
+    return found
+
+
+def _meant(asked: str, data: Path | None, known: Mapping[str, Preset]) -> list[str]:
+    """Return the data set of this name, or those of this task that are there."""
+    if asked in known:
+        return [asked]
+    paths = {name: preset.path for name, preset in known.items() if preset.task == asked}
+    if data is None:
+        found = [name for name, path in paths.items() if path is None]
+    else:
+        found = [name for name, path in paths.items() if path and (data / path).exists()]
+    if not found:
+        there = "without --data" if data is None else f"in {data}"
+        raise BenchmarkError(f"{asked} is the task of {', '.join(paths)}, and none is {there}")
     return found
 
 
@@ -152,7 +167,14 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of runs and results")
     add("--data", type=Path, help="folder with every data set; none: handwritten digits")
-    add("--tasks", nargs="+", choices=list(known), help="data sets; all whose files --data has")
+    kinds = dict.fromkeys(preset.task for preset in known.values())
+    names = list(dict.fromkeys([*known, *kinds]))
+    add(
+        "--tasks",
+        nargs="+",
+        choices=names,
+        help="data sets, or tasks for all data sets of them; all whose files --data has",
+    )
     add("--families", nargs="+", metavar="FAMILY", help="architectures; the first of each data set")
     add("--methods", nargs="+", metavar="METHOD", help="such as multidelete, multidelete-F; all")
     add("--parts", nargs="+", choices=get_args(Part), help="of the experiments; all")

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from benchmarks.figures import BenchmarkError
+from benchmarks.paper.alternatives import ALTERNATIVES, CHANGED, Alternative, register
 from benchmarks.paper.data import Amount, BenchData, joined, requests
 from benchmarks.paper.presets import Preset, Setting
-from benchmarks.paper.readouts import ALTERNATIVES, CHANGED, register
 from benchmarks.paper.variants import (
     ABLATIONS,
     FULL,
@@ -230,15 +230,16 @@ class _Column:
                 continue
             for seed in range(min(self.options.seeds, FEW)):
                 yield self._cell("mappings", self.first, variant, seed)
-        if STUDIED in self.names and self.family in ALTERNATIVES:
-            yield from self._other_readout()
+        if not {STUDIED, f"{STUDIED}-F"}.isdisjoint(self.names):
+            for other in ALTERNATIVES.get(self.family, ()):
+                yield from self._other(other)
 
-    def _other_readout(self) -> Iterator[Cell]:
-        """The studied method on a family that differs by its readout alone."""
+    def _other(self, other: Alternative) -> Iterator[Cell]:
+        """The studied method on a family that makes one choice differently."""
         register()
-        other = ALTERNATIVES[self.family]
-        column = _Column(self.options, self.name, other.family, self.all_data)
-        variant = Variant(f"{STUDIED}, readout {other.words}", STUDIED)
+        row = STUDIED if other.update == "all" else f"{STUDIED}-F"
+        column = _Column(self.options, self.name, other.kind.family, self.all_data)
+        variant = Variant(f"{row}, {other.words}", STUDIED, other.update)
         for seed in range(min(self.options.seeds, FEW)):
             cell = column._cell("mappings", self.first, variant, seed)
             yield replace(cell, family=self.family)

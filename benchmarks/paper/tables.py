@@ -1,6 +1,6 @@
 """The paper's tables 2 to 5 from what was measured, and tables of what it leaves out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.paper.grid import Grid, Quantity, Table, name_of
 from benchmarks.paper.reads import INTERVALS, PROBES, metric, spent, utilities
@@ -36,17 +36,26 @@ def absences(results: Results) -> list[str]:
 
     What depends on the run names amounts and seeds as well.
     """
-    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    found: dict[tuple[str, str, str], dict[str, dict[str, list[int]]]] = {}
     for cell, status, reason in results.reasons():
         column = results.title((cell["preset"], cell["family"]))
-        name = name_of(cell["row"])
-        if status != "not applicable":
-            name += f" ({cell['amount']} deleted, seed {cell['seed']})"
-        found.setdefault((column, status, reason), {})[name] = None
+        rows = found.setdefault((column, status, reason), {})
+        seeds = rows.setdefault(name_of(cell["row"]), {}).setdefault(cell["amount"], [])
+        seeds.append(cell["seed"])
     return [
-        f"- {column}: {', '.join(rows)}: {status}: {reason}"
+        f"- {column}: {', '.join(_absent(row, status, rows[row]) for row in rows)}: {status}: {reason}"
         for (column, status, reason), rows in found.items()
     ]
+
+
+def _absent(row: str, status: str, seeds: Mapping[str, Sequence[int]]) -> str:
+    if status == "not applicable":
+        return row
+    runs = [
+        f"{amount} deleted, seed{'s' * (len(set(of)) > 1)} {', '.join(map(str, sorted(set(of))))}"
+        for amount, of in seeds.items()
+    ]
+    return f"{row} ({'; '.join(runs)})"
 
 
 def _ablations(results: Results, columns: Columns) -> Iterator[Table]:

@@ -45,7 +45,7 @@ MAPPINGS = (
     Variant("lcodec", "lcodec"),
     Variant("lcodec, no noise", "lcodec", params={"noise": 0.0}),
     Variant("lcodec, by gradient", "lcodec", params={"candidates": 16}),
-    Variant("lcodec, all tried", "lcodec", params={"selected": 64}),
+    Variant("lcodec, one unit a step", "lcodec", params={"selected": 1}),
     Variant("erm_ktp", "erm_ktp"),
     Variant("erm_ktp, masks alone", "erm_ktp", params={"transfer": 0.0}),
     Variant("erm_ktp, transfer alone", "erm_ktp", params={"disentangle": 0.0}),
@@ -68,7 +68,7 @@ MAPPINGS = (
 L-codec: units by dependence among those with the largest gradient, 16 changed at most, with noise.
 ERM-KTP: masks and transfer. UL: the text side, or fusion. MultiDelete where a cosine ranks: the
 readout and that cosine, under -F through the projections; else the readout is all there is. What the
-readout reads is a choice of the family (`benchmarks.paper.readouts`).
+readout reads and what -F trains are choices of the family (`benchmarks.paper.alternatives`).
 """
 
 

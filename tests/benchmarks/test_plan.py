@@ -160,7 +160,9 @@ def test_mappings_change_one_choice_and_share_the_runs_of_the_methods_themselves
     assert {cell.seed for cell in cells} == {0, 1, 2}
     found = {cell.row: cell for cell in cells if cell.seed == 0}
     readout = "multidelete, readout concatenated"
-    assert list(found) == [*(variant.row for variant in MAPPINGS), readout]
+    narrower = [f"multidelete-F, without {part}" for part in ("projections", "cross-attention")]
+    assert list(found) == [*(variant.row for variant in MAPPINGS), readout, *narrower]
+    assert found[narrower[0]].job.spec.update == "fusion"
     assert found["lcodec, no noise"].job.spec.params["noise"] == 0.0
     assert found["ul-F"].job.spec.update == "fusion"
     own = {cell.row: cell.job for cell in _plan(prepared) if cell.job}
@@ -198,9 +200,9 @@ def test_another_readout_is_tried_on_an_original_of_the_same_recipe(
         assert mine.run_id != theirs.run_id
         assert theirs.spec == mine.spec.model_copy(update={"family": "albef_concat"})
     names = {f.name for f in relevant_sources("train", "albef_concat", "retrieval", None)}
-    assert {"albef.py", "readouts.py"} <= names
+    assert {"albef.py", "alternatives.py"} <= names
     assert "gcn_bert.py" not in names
-    assert "readouts.py" not in {
+    assert "alternatives.py" not in {
         file.name for file in relevant_sources("train", "albef", "retrieval", None)
     }
 

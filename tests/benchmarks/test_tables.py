@@ -109,16 +109,17 @@ def test_a_cell_whose_run_is_not_in_the_file_is_missing_and_not_refused() -> Non
 
 
 def test_a_mean_says_of_how_many_seeds_it_is_where_some_have_no_value() -> None:
-    cells = [cell("a", "lcodec", f"l{seed}", seed=seed) for seed in range(3)]
+    cells = [cell("a", "lcodec", f"l{seed}", seed=seed) for seed in range(4)]
     runs = {
         "l0": unlearned(both(57.0, 48.0)),
         "l1": ended("diverged", "NaN"),
         "l2": unlearned(both(59.0, 48.0)),
+        "l3": ended("diverged", "NaN"),
     }
     results = Results(content(cells, runs))
     found = _row(_table(results, "Table 2"), "L-codec")[0]
-    assert found == "58.0 ± 12.7 (2 of 3)"
-    assert absences(results) == ["- A: L-codec (10% deleted, seed 1): diverged: NaN"]
+    assert found == "58.0 ± 12.7 (2 of 4)"
+    assert absences(results) == ["- A: L-codec (10% deleted, seeds 1, 3): diverged: NaN"]
 
 
 def test_a_mean_over_data_sets_takes_those_that_have_a_value() -> None:

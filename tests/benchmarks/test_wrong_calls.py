@@ -76,6 +76,21 @@ def test_an_option_that_is_none_says_what_was_expected(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_task_means_the_data_sets_of_it_that_are_there(tmp_path: Path) -> None:
+    def asked(*arguments: str) -> list[str]:
+        given = _parser(PRESETS).parse_args(["--out", "out", "--device", "cpu", *arguments])
+        return list(_options(given, PRESETS).presets)
+
+    assert asked("--tasks", "retrieval") == ["digits"]
+    (tmp_path / "emoji_retrieval").mkdir()
+    (tmp_path / "pgr").mkdir()
+    there = ["--data", str(tmp_path), "--tasks"]
+    assert asked(*there, "retrieval") == ["emoji_retrieval"]
+    assert asked(*there, "graph_text", "retrieval", "pgr") == ["pgr", "emoji_retrieval"]
+    with pytest.raises(BenchmarkError, match=r"nlvr is the task of emoji_pairs, and none is in "):
+        asked(*there, "nlvr")
+
+
 BROKEN = {
     "truncated": b'{"format": 1, "cells": [',
     "not UTF-8": b"\xff\xfe{}",
@@ -144,7 +159,8 @@ def test_a_results_file_without_the_runs_of_its_cells_is_shown_with_nothing_meas
     tables = (out / "tables.md").read_text()
     assert "| MultiDelete | - | - | - | - |" in tables
     assert "N/A" not in tables
-    assert "A: MultiDelete, NegGrad: missing: its run is not in results.json" in tables
+    rows = "MultiDelete (10% deleted, seed 0), NegGrad (10% deleted, seed 0)"
+    assert f"A: {rows}: missing: its run is not in results.json" in tables
     assert "0: `1` (missing)" in (out / "runs.md").read_text()
 
 

@@ -2,19 +2,23 @@
 
 import torch
 
-from benchmarks.paper.data import BenchData
-from benchmarks.paper.readouts import (
+from benchmarks.paper.alternatives import (
     ALTERNATIVES,
     CHANGED,
     AlbefConcat,
+    AlbefProjections,
+    AlbefUnprojected,
     GcnBertFused,
+    GcnBertHead,
     register,
 )
+from benchmarks.paper.data import BenchData
 from engine.data.manifest import load_dataset
 from engine.families import families
 from engine.families.albef import Albef
 from engine.families.base import Encoding, Fused, PairModel
 from engine.families.gcn_bert import GcnBert
+from engine.spec import Update
 
 
 def _encoding(seed: int, tokens: int, width: int) -> Encoding:
@@ -51,9 +55,32 @@ def test_the_concatenated_readout_begins_with_what_the_encoders_say(
 
 
 def test_alternatives_are_known_once_they_are_asked_for_however_often() -> None:
-    assert not {other.family for other in ALTERNATIVES.values()} & set(families)
+    made = {other.kind.family: name for name, found in ALTERNATIVES.items() for other in found}
+    assert not made.keys() & set(families)
     register()
     register()
-    for name, other in ALTERNATIVES.items():
-        assert issubclass(families.get(other.family), families.get(name))
-        assert CHANGED[other.family] == name
+    assert made == CHANGED
+    for family, name in made.items():
+        assert issubclass(families.get(family), families.get(name))
+
+
+def _trained(model: PairModel, update: Update) -> set[str]:
+    chosen = model.set_trainable(update)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert {id(p) for p in chosen} == {id(p) for p in named.values()}
+    return {name.partition(".")[0] for name in named}
+
+
+def test_a_narrower_f_leaves_some_of_the_fusion_alone(prepared: dict[str, BenchData]) -> None:
+    dataset, config = load_dataset(prepared["digits"].spec), Albef.tiny()
+    projections = {"item_projection", "text_projection", "raw_temperature"}
+    found = {
+        kind: _trained(kind.build(config, dataset, seed=0), "fusion")
+        for kind in (Albef, AlbefUnprojected, AlbefProjections)
+    }
+    assert found[Albef] == {*projections, "fusion_layers", "head"}
+    assert found[AlbefUnprojected] == {"fusion_layers", "head"}
+    assert found[AlbefProjections] == {*projections, "head"}
+    graphs = [kind(GcnBert.tiny(), None, None) for kind in (GcnBert, GcnBertHead)]
+    assert [_trained(model, "fusion") for model in graphs] == [{"ffn", "head"}, {"head"}]
+    assert _trained(graphs[0], "all") == _trained(graphs[1], "all")
