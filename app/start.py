@@ -7,7 +7,7 @@ import structlog
 
 from app.core.data_dir import require_places, require_roots
 from app.core.db import Database
-from app.core.device import require_device
+from app.core.device import require_device, require_precision
 from app.core.reach import require_broker, require_database, require_storage
 from app.core.settings import Settings
 from app.core.settings_errors import UnreachableError
@@ -31,6 +31,7 @@ def require_given(settings: Settings) -> None:
         require_broker(settings.redis_url.get_secret_value())
     require_storage(settings.storage)
     require_device(settings.device)
+    require_precision(settings.device, settings.precision)
 
 
 def require_service(settings: Settings, *, trainers: bool) -> None:
@@ -49,6 +50,7 @@ def require_service(settings: Settings, *, trainers: bool) -> None:
         require_broker(redis_url)
         require_storage(settings.storage)
         require_device(settings.device)
+        require_precision(settings.device, settings.precision)
     else:
         _look_for_broker(redis_url)
 

@@ -4,10 +4,13 @@ import platform
 import resource
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
 
 import torch
 
+from engine.errors import InvalidSpec
 from engine.processes import count
+from engine.spec import Precision
 
 PACKAGES = (
     "torch",
@@ -20,16 +23,41 @@ PACKAGES = (
 )
 
 
-def environment(device: str, threads: int) -> dict[str, str]:
-    """Return versions, processor and device: what a repetition to the bit depends on."""
+def environment(device: str, threads: int, precision: Precision) -> dict[str, str]:
+    """Return versions, processor, device and precision: what a repetition to the bit depends on."""
     found = {name: _version(name) for name in PACKAGES}
     found["python"] = platform.python_version()
     found["platform"] = f"{platform.system()} {platform.machine()}"
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     found["device"] = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    found["precision"] = precision_on(device, precision)
     found["threads"] = str(threads)
     found["processes"] = str(count())
     return found
+
+
+def has_bf16(device: str | torch.device) -> bool:
+    """Return whether a device computes in bf16; where it does not, autocast would only be slow."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
+
+
+def precision_on(device: str | torch.device, asked: Precision) -> Literal["fp32", "bf16"]:
+    """Return what a training's steps are in.
+
+    Raises:
+        InvalidSpec: bf16 is asked for, and the device has none.
+    """
+    kind = torch.device(device).type
+    if asked == "auto":
+        return "bf16" if kind == "cuda" and has_bf16(device) else "fp32"
+    if asked == "bf16" and not has_bf16(device):
+        raise InvalidSpec(
+            f"the precision bf16 was asked for, and the device {kind} has no bf16 arithmetic; use "
+            "auto, or another device"
+        )
+    return asked
 
 
 def peak_memory_bytes(device: str) -> int:

@@ -19,7 +19,7 @@ from engine.checkpoints import CheckpointDigest, LoadedCheckpoint, load_checkpoi
 from engine.data.manifest import load_dataset
 from engine.data.pairs import PairDataset
 from engine.division import divide, without_deleted
-from engine.environment import environment, peak_memory_bytes
+from engine.environment import environment, peak_memory_bytes, precision_on
 from engine.errors import InvalidSpec, NotApplicable
 from engine.families import PairModel, families, pretrained
 from engine.inputs import Inputs
@@ -81,7 +81,8 @@ def run(
     if count() > 1:
         control = Together(control)
     monitor = Monitor(on_progress, control, state, save_every=save_every)
-    with deterministic(spec.threads), pretrained.below(spec.pretrained_root):
+    precision_on(spec.device, spec.precision)  # refuses what cannot be had before anything is read
+    with deterministic(spec.threads, spec.precision), pretrained.below(spec.pretrained_root):
         return _Run(spec, out, monitor, started).execute()
 
 
@@ -333,7 +334,7 @@ class _Run:
             weights_sha256=None if digest is None else digest.weights_sha256,
             metrics=[*made.metrics, *costs],
             cost=cost,
-            environment=environment(spec.device, spec.threads),
+            environment=environment(spec.device, spec.threads, spec.precision),
         )
 
     def _phase(self, name: str) -> None:

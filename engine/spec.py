@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Update = Literal["all", "fusion"]
 Aim = Literal["decouple", "calibrated"]
 """Where deleted pairs should end: unrelated (the paper's aim), or where pairs never seen are."""
+Precision = Literal["auto", "fp32", "bf16"]
+"""Of the steps of a training: bf16 autocast, or none; auto is bf16 on GPUs that have it, else fp32."""
 Modality = Literal["image", "graph"]
 Split = Literal["train", "val", "test"]
 LEAST_REFERENCES = 4
@@ -69,6 +71,7 @@ class RunSpec(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
     threads: int = Field(default=1, ge=1, le=1024)
     device: str = "cpu"
+    precision: Precision = "auto"
 
     @model_validator(mode="after")
     def _references_fit(self) -> Self:

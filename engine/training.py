@@ -5,22 +5,29 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from engine.environment import precision_on
 from engine.errors import NonFiniteLoss
 from engine.monitor import Monitor
 from engine.processes import agree, average_gradients, from_main, is_main
 from engine.shares import dividing
+from engine.spec import Precision
 from engine.training_state import BestWeights, StateFile, TrainingState
 
 if TYPE_CHECKING:
     from engine.families.base import PairModel
     from engine.inputs import Inputs
     from engine.tasks.base import Task, TrainingRecipe
+
+
+_PRECISION: ContextVar[Precision] = ContextVar("precision", default="auto")
+"""Of the steps of `fit`, see `deterministic`."""
 
 
 class Sized(Protocol):
@@ -105,11 +112,16 @@ def epoch_seed(seed: int, phase: str, epoch: int) -> int:
 
 
 @contextmanager
-def deterministic(threads: int) -> Iterator[None]:
+def deterministic(threads: int, precision: Precision = "auto") -> Iterator[None]:
     """Run the body with ``threads`` threads and deterministic kernels, and undo both after it.
 
     On a GPU some graph kernels have no deterministic form: those warn instead of failing.
+
+    Args:
+        threads: of one operation.
+        precision: of the steps of `fit`; what is measured is in single precision.
     """
+    token = _PRECISION.set(precision)
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(threads)
@@ -117,6 +129,7 @@ def deterministic(threads: int) -> Iterator[None]:
     try:
         yield
     finally:
+        _PRECISION.reset(token)
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=warn_only)
 
@@ -173,6 +186,7 @@ class _Loop(Generic[BatchT]):
         self.seed = seed
         self.monitor = monitor
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = next((p.device for p in self.parameters), torch.device("cpu"))
         self.optimizer = _optimizer(self.parameters, schedule)
         self.state = TrainingState()
         self.best = BestWeights()
@@ -217,7 +231,7 @@ class _Loop(Generic[BatchT]):
     def _step(self, batch: BatchT, rate: float) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with _autocast(self.parameters):
+        with _autocast(self.device):
             terms = self.objective.loss(batch)
             total = torch.stack([term.float() for term in terms.values()]).sum()
         if not torch.isfinite(total):
@@ -312,10 +326,10 @@ def _optimizer(parameters: list[nn.Parameter], schedule: Schedule) -> torch.opti
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
 
 
-def _autocast(parameters: list[nn.Parameter]) -> AbstractContextManager[object]:
-    """bfloat16 where a GPU has it; single precision elsewhere, so that a CPU run is exact."""
-    if parameters and parameters[0].is_cuda and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+def _autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a step; without bf16 a CPU run is exact."""
+    if precision_on(device, _PRECISION.get()) == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
 
 

@@ -152,6 +152,7 @@ def prepare(context: Context, lease: Lease, assignment: Assignment) -> Places:
         },
         "threads": settings.threads,
         "device": settings.device,
+        "precision": settings.precision,
         # Names stay names, in the checkpoint too: no place on this machine is handed on.
         "pretrained_root": str(settings.pretrained),
     }

@@ -1,4 +1,4 @@
-"""Whether trainers find what they need: their libraries, and the GPU that LETHE_DEVICE names.
+"""Whether trainers find what they need: their libraries, and what LETHE_DEVICE and LETHE_PRECISION name.
 
 Asked in a process of its own, since neither the service nor a worker loads torch.
 """
@@ -10,6 +10,10 @@ from importlib.util import find_spec
 from app.core.settings_errors import SettingsError, StartError
 
 _COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+_BF16 = (
+    "import sys, torch; from engine.environment import has_bf16; auto = torch.cuda.is_available(); "
+    "print(int(has_bf16(sys.argv[1].replace('auto', 'cuda' if auto else 'cpu'))))"
+)
 _SECONDS = 120
 _CHOICE = "Set LETHE_DEVICE to auto or cpu"
 
@@ -43,9 +47,30 @@ def require_device(device: str) -> None:
         raise SettingsError(f"LETHE_DEVICE is {device}, and torch finds {there} here. {_CHOICE}.")
 
 
+def require_precision(device: str, precision: str) -> None:
+    """Refuse bf16 on a device that has none; call `require_device` first.
+
+    Raises:
+        SettingsError: the device has no bf16 arithmetic.
+    """
+    if precision != "bf16":
+        return
+    found, problem = _number(_BF16, device)
+    if not found:
+        raise SettingsError(
+            f"LETHE_PRECISION is bf16, and the device {device} has no bf16 arithmetic here{problem}. Set "
+            "LETHE_PRECISION to auto or fp32."
+        )
+
+
 def _gpus() -> tuple[int, str]:
     """Return how many GPUs torch can use, and why it cannot say in words."""
-    command = [sys.executable, "-P", "-c", _COUNT]
+    return _number(_COUNT)
+
+
+def _number(code: str, *arguments: str) -> tuple[int, str]:
+    """Return the number that a process with torch prints; 0 and why in words, if it prints none."""
+    command = [sys.executable, "-P", "-c", code, *arguments]
     try:
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=_SECONDS

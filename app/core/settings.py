@@ -202,6 +202,11 @@ class Settings(BaseSettings):
         description="Device of a trainer: auto, cpu, cuda, cuda:0 ...; a worker does not start "
         "without the GPU that is named.",
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="Of a training's steps: bf16, which needs a device that has it and is not exact, or fp32; "
+        "auto is bf16 on GPUs that have it. What is measured is in fp32.",
+    )
 
     @field_validator("heartbeat_seconds")
     @classmethod

@@ -29,6 +29,7 @@ from benchmarks.step import memory, scaling
 from benchmarks.step.measure import Loop, Timings, compare, operations, race, rate, ratios
 from benchmarks.step.plain import weights_of
 from benchmarks.step.world import SETTINGS, SIZES, Size, World, first_task, make_world
+from engine.environment import has_bf16
 from engine.errors import EngineError
 from engine.families import families
 from engine.spec import Update
@@ -159,7 +160,7 @@ class _One:
     def _bf16(self) -> Iterator[Figure]:
         """Yield the figures in bf16 where the device has it."""
         given = self.given
-        if not _has_bf16(given.device):
+        if not has_bf16(given.device):
             note = "the device has no bf16 arithmetic"
             yield Figure(NAME, f"{self.what}: bf16", 0.0, "", note=note)
             return
@@ -199,7 +200,7 @@ class _One:
         yield Figure(NAME, name, peaks[0] / peaks[1], "", self._bar(NO_MORE), note)
         for loop, peak in zip(LOOPS, peaks, strict=True):
             yield Figure(NAME, f"{self.what}: {loop}, peak memory", peak, "MB", note=note)
-        if _has_bf16(given.device):
+        if has_bf16(given.device):
             peak = memory.measured_in_own_process(arguments, "engine-bf16") / 1e6
             yield Figure(NAME, f"{self.what}: engine in bf16, peak memory", peak, "MB", note=note)
 
@@ -209,12 +210,6 @@ def _world(given: argparse.Namespace, settings: str, update: Update) -> World:
     return make_world(
         given.family, given.task, size, SETTINGS[settings], update=update, device=given.device
     )
-
-
-def _has_bf16(device: str) -> bool:
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no public name
 
 
 def _device_name(device: str) -> str:

@@ -16,9 +16,9 @@ from benchmarks.step.world import World
 from engine.families.base import PairModel
 from engine.methods.multidelete import Batch, MultiDelete
 from engine.methods.multidelete_params import MultiDeleteParams
+from engine.spec import Precision
 from engine.training import Schedule, deterministic, fit
 
-Precision = Literal["fp32", "bf16"]
 Loop = Literal["plain", "engine"]
 Kind = Literal["wall", "cpu"]
 NUDGE = 0.02
@@ -76,7 +76,7 @@ class Clocked:
     Args:
         objective: of the engine.
         plain: the plain loop, or None to run the engine alone.
-        autocast: context of the engine's loss.
+        single: context in which the plain loop runs, in single precision whatever the engine's is.
         sync: waits until the device has done all its work.
     """
 
@@ -84,10 +84,10 @@ class Clocked:
         self,
         objective: MultiDelete,
         plain: PlainLoop | None,
-        autocast: AbstractContextManager[object],
+        single: AbstractContextManager[object],
         sync: Callable[[], None],
     ) -> None:
-        self.objective, self.plain, self.autocast, self.sync = objective, plain, autocast, sync
+        self.objective, self.plain, self.single, self.sync = objective, plain, single, sync
         self.timings = Timings()
         self._since: Seconds | None = None
 
@@ -109,10 +109,10 @@ class Clocked:
         self._end()
         plain = self.plain
         if plain is not None:
-            self.timings.plain[-1].append(timed(lambda: plain.step(batch), self.sync))
+            with self.single:
+                self.timings.plain[-1].append(timed(lambda: plain.step(batch), self.sync))
         self._since = _now()
-        with self.autocast:
-            return self.objective.loss(batch)
+        return self.objective.loss(batch)
 
     def validate(self) -> float:
         """End the epoch; what a validation costs is no part of a step."""
@@ -170,7 +170,7 @@ def race(
     """
     device = world.run.teacher.device
     sync = _synchroniser(device)
-    with deterministic(threads), ExitStack() as stack:
+    with deterministic(threads, precision), ExitStack() as stack:
         began = _now()
         student, objective = stack.enter_context(engine_objective(world))
         sync()
@@ -179,7 +179,7 @@ def race(
         loop = PlainLoop(world, world.run.student()) if plain else None
         sync()
         before["plain"] = _since(began)
-        clocked = Clocked(objective, loop, autocast(device, precision), sync)
+        clocked = Clocked(objective, loop, autocast(device, "fp32"), sync)
         clocked.timings.before = before
         schedule = Schedule(
             epochs=1 + epochs,
@@ -214,7 +214,7 @@ def plain_alone(world: World, *, epochs: int, threads: int = 1) -> dict[str, Ten
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Return the context in which a loss is computed, whatever the training loop chose."""
+    """Return the context in which a loss is computed, whatever was chosen around it."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 

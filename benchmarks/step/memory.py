@@ -11,8 +11,9 @@ import torch
 from benchmarks.figures import BenchmarkError
 from benchmarks.memory import watched
 from benchmarks.runs import ROOT
-from benchmarks.step.measure import Precision, plain_alone, race
+from benchmarks.step.measure import plain_alone, race
 from benchmarks.step.world import World
+from engine.spec import Precision
 
 Side = Literal["plain", "engine", "engine-bf16"]
 EPOCHS = 1

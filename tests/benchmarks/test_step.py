@@ -234,7 +234,7 @@ def test_the_memory_of_each_loop_is_a_figure_beside_their_ratio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peaks = {"plain": 30e6, "engine": 20e6, "engine-bf16": 15e6}
-    monkeypatch.setattr("benchmarks.step.__main__._has_bf16", lambda _: True)
+    monkeypatch.setattr("benchmarks.step.__main__.has_bf16", lambda _: True)
     monkeypatch.setattr(memory, "measured_in_own_process", lambda _, side: peaks[side])
     out = tmp_path / "figures.json"
     options = ["--device", "cpu", "--settings", "paper", "--update", "all", "--task", "retrieval"]

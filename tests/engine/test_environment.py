@@ -2,17 +2,43 @@ import platform
 import socket
 
 import numpy as np
+import pytest
 
-from engine.environment import environment, peak_memory_bytes
+from engine.environment import environment, peak_memory_bytes, precision_on
+from engine.errors import InvalidSpec
+from engine.spec import Precision
 
 
 def test_versions_and_hardware_are_told_but_no_names() -> None:
-    found = environment("cpu", 3)
+    found = environment("cpu", 3, "auto")
     assert found["numpy"] == np.__version__
     assert found["python"] == platform.python_version()
     assert (found["device"], found["threads"]) == ("cpu", "3")
-    assert found["processes"] == "1"
+    assert (found["processes"], found["precision"]) == ("1", "fp32")
     assert socket.gethostname() not in found.values()
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "there", "found"),
+    [
+        ("cpu", "auto", True, "fp32"),
+        ("cuda", "auto", True, "bf16"),
+        ("cuda", "auto", False, "fp32"),
+        ("cuda", "fp32", True, "fp32"),
+        ("cpu", "bf16", True, "bf16"),
+    ],
+)
+def test_the_precision_is_what_is_asked_for_and_by_itself_what_suits_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: Precision, there: bool, found: str
+) -> None:
+    monkeypatch.setattr("engine.environment.has_bf16", lambda _: there)
+    assert precision_on(device, asked) == found
+
+
+def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.environment.has_bf16", lambda _: False)
+    with pytest.raises(InvalidSpec, match="the device cpu has no bf16 arithmetic; use auto"):
+        precision_on("cpu", "bf16")
 
 
 def test_peak_memory_covers_what_is_held() -> None:

@@ -383,3 +383,26 @@ def test_the_digest_of_the_weights_is_that_of_the_file(
     assert result.checkpoint is not None
     content = (result.checkpoint / "model.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == result.weights_sha256
+
+
+def test_a_run_says_its_precision_and_refuses_one_that_cannot_be_had(
+    digits: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = RunSpec(
+        action="train",
+        data=digits,
+        family="albef",
+        task="retrieval",
+        config=families.get("albef").tiny().model_dump(mode="json"),
+        training={"epochs": 1},
+        precision="bf16",
+    )
+    monkeypatch.setattr("engine.environment.has_bf16", lambda _: False)
+    with pytest.raises(InvalidSpec, match="no bf16 arithmetic"):
+        run(spec, tmp_path / "refused")
+    monkeypatch.setattr("engine.environment.has_bf16", lambda _: True)
+    found = run(spec, tmp_path / "made")
+    assert found.environment["precision"] == "bf16"
+    plain = run(spec.model_copy(update={"precision": "auto"}), tmp_path / "plain")
+    assert plain.environment["precision"] == "fp32"
+    assert plain.weights_sha256 != found.weights_sha256

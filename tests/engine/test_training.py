@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine import training_state
 from engine.errors import Cancelled, NonFiniteLoss, StorageFull
 from engine.monitor import Monitor
-from engine.spec import Progress
+from engine.spec import Precision, Progress
 from engine.training import FitReport, Schedule, deterministic, epoch_seed, fit
 
 
@@ -287,3 +287,34 @@ def test_threads_and_determinism_are_set_back_afterwards() -> None:
         assert torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+class Watched(Regression):
+    """Notes in what precision the model answers in steps and in validations."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.steps: set[torch.dtype] = set()
+        self.validated: set[torch.dtype] = set()
+
+    def loss(self, batch: Tensor) -> dict[str, Tensor]:
+        found = self.model(self.x[batch])
+        (self.steps if torch.is_grad_enabled() else self.validated).add(found.dtype)
+        return {"fit": nn.functional.mse_loss(found.float(), self.y[batch])}
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)],
+)
+def test_steps_are_in_the_precision_that_is_asked_for_and_validations_in_fp32(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("engine.environment.has_bf16", lambda _: True)
+    model = network()
+    watched = Watched(model)
+    with deterministic(1, precision):
+        fit(model, watched, SCHEDULE, phase="train", seed=0, monitor=Monitor())
+    assert watched.steps == {dtype}
+    assert watched.validated == {torch.float32}
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}

@@ -1,9 +1,11 @@
-"""The GPU that LETHE_DEVICE names, looked for before any job fails of it."""
+"""The GPU and the precision that settings name, looked for before any job fails of them."""
 
 import pytest
+import torch
 
 from app.core import device
 from app.core.settings_errors import SettingsError, StartError
+from engine.environment import has_bf16
 
 
 @pytest.fixture
@@ -30,6 +32,21 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(gpus: None) -> None:
 def test_torch_is_not_asked_where_no_gpu_is_named(gpus: None) -> None:
     device.require_device("auto")
     device.require_device("cpu")
+
+
+def test_bf16_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_BF16", "import sys; print(int(sys.argv[1] == 'cuda:1'))")
+    device.require_precision("cuda:1", "bf16")
+    device.require_precision("cpu", "auto")
+    device.require_precision("cpu", "fp32")
+    with pytest.raises(SettingsError, match=r"the device cpu has no bf16 .* auto or fp32"):
+        device.require_precision("cpu", "bf16")
+
+
+def test_torch_says_whether_a_device_has_bf16() -> None:
+    found, problem = device._number(device._BF16, "auto")
+    assert found == has_bf16("cuda" if torch.cuda.is_available() else "cpu")
+    assert not problem
 
 
 def test_a_driver_that_hangs_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
