@@ -25,7 +25,8 @@ class Alternative:
     Attributes:
         kind: the family with that choice.
         words: what the row of a table says of it.
-        update: what is trained where the choice matters.
+        update: what is trained where the choice matters. Of -F it matters where a task ranks by a
+            cosine: with labels the readout alone is decoupled, which only the fusion module forms.
     """
 
     kind: type[PairModel]
@@ -72,13 +73,6 @@ class _Narrower(PairModel):
         return [parameter for parameter in chosen if parameter.requires_grad]
 
 
-class GcnBertHead(_Narrower, GcnBert):
-    """GCN + BERT of which -F trains the head alone, not fusion and head."""
-
-    family = "gcn_bert_head"
-    left_alone = ("ffn",)
-
-
 class AlbefUnprojected(_Narrower, Albef):
     """ALBEF of which -F trains cross-attention and head, not the ITC projections and temperature."""
 
@@ -94,10 +88,7 @@ class AlbefProjections(_Narrower, Albef):
 
 
 ALTERNATIVES: Mapping[str, Sequence[Alternative]] = {
-    GcnBert.family: (
-        Alternative(GcnBertFused, "readout fused alone"),
-        Alternative(GcnBertHead, "head alone", "fusion"),
-    ),
+    GcnBert.family: (Alternative(GcnBertFused, "readout fused alone"),),
     Albef.family: (
         Alternative(AlbefConcat, "readout concatenated"),
         Alternative(AlbefUnprojected, "without projections", "fusion"),

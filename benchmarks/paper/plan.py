@@ -231,8 +231,10 @@ class _Column:
             for seed in range(min(self.options.seeds, FEW)):
                 yield self._cell("mappings", self.first, variant, seed)
         if not {STUDIED, f"{STUDIED}-F"}.isdisjoint(self.names):
+            ranks = self.preset.task in tasks and tasks.get(self.preset.task).contrastive
             for other in ALTERNATIVES.get(self.family, ()):
-                yield from self._other(other)
+                if ranks or other.update == "all":
+                    yield from self._other(other)
 
     def _other(self, other: Alternative) -> Iterator[Cell]:
         """The studied method on a family that makes one choice differently."""
