@@ -245,7 +245,10 @@ def compare(world: World, *, precision: Precision = "fp32", threads: int = 1) ->
         nudge(student)
         batch = objective.batches(0, torch.Generator().manual_seed(1))[0]
         loop = PlainLoop(world, student)
-        loop.push = objective.push
+        # Any push is the same to both; one that is 0 would compare nothing.
+        generator = torch.Generator().manual_seed(2)
+        push = torch.rand(len(objective.push), generator=generator).to(device)
+        loop.push = objective.push = push
         with torch.no_grad():
             plain = loop.loss(batch)
             with autocast(device, precision):

@@ -15,7 +15,12 @@ from engine.families.base import Encoding, PairModel
 from engine.methods.multidelete import Batch
 from engine.methods.multidelete_defaults import defaults
 from engine.methods.multidelete_params import MultiDeleteParams, TaskDefaults
-from engine.methods.targets import equal_weights, indifferent_weights, unrelated_pairs
+from engine.methods.targets import (
+    beside,
+    equal_weights,
+    indifferent_weights,
+    unrelated_pairs,
+)
 from engine.unlearning import Truths, Unlearning, draw
 
 Both = tuple[Encoding, Encoding]
@@ -70,10 +75,13 @@ class PlainLoop:
         run = self.run
         params = run.parameters_as(MultiDeleteParams)
         generator = torch.Generator().manual_seed(run.seed)
-        deleted = torch.cat([run.forget, draw(run.forgotten, len(run.forgotten), generator)])
-        everything = torch.cat([run.retain, run.forget])
-        drawn = unrelated_pairs(Truths(run.inputs), deleted, everything, params.draws, generator)
-        shape = (params.draws, len(deleted))
+        earlier = draw(run.forgotten, len(run.forgotten), generator)
+        truths, everything = Truths(run.inputs), torch.cat([run.retain, run.forget])
+        drawn = unrelated_pairs(truths, run.forget, everything, params.draws, generator)
+        if len(earlier):
+            more = unrelated_pairs(truths, earlier, everything, params.draws, generator)
+            drawn = beside(drawn, more, params.draws)
+        shape = (params.draws, len(run.forget) + len(earlier))
         return drawn[0].view(shape), drawn[1].view(shape)
 
     def _shares(self) -> Tensor:

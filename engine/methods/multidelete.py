@@ -31,13 +31,14 @@ from engine.methods.neighbours import drawn, nearest
 from engine.methods.selection import ForgettingSelection
 from engine.methods.targets import (
     anchored_pairs,
+    beside,
     distinct,
     equal_weights,
     indifferent_weights,
     targets,
     unrelated_pairs,
 )
-from engine.methods.teacher import Teacher
+from engine.methods.teacher import CHUNK, Teacher
 from engine.shares import fused
 from engine.training import Schedule
 from engine.unlearning import Truths, Unlearning, draw
@@ -45,8 +46,8 @@ from engine.unlearning import Truths, Unlearning, draw
 VALIDATIONS = 10
 """Validations in a run, spread evenly, so that selection costs little beside the steps."""
 RETAINED = 8192
-"""Most pairs of D_r that a run draws from, unless an epoch takes more: what the teacher must do grows
-with |D_f| and not with |D|."""
+"""Most pairs of D_r, and of those forgotten earlier, that a run draws from, unless an epoch takes more:
+what the teacher must do grows with |D_f| and not with |D|."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,15 @@ class MultiDelete:
         self.truths = Truths(run.inputs)
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
-        self.earlier = draw(run.forgotten, min(len(run.forgotten), RETAINED), generator)
+        self.earlier = draw(run.forgotten, self._usable(len(run.forgotten)), generator)
         self._set_targets(generator)
         self.held, judging = self._held_out(generator)
         self.selection = ForgettingSelection(
             run, params.utility_drop, self.weights.target, generator, judging
         )
         self.stood = self.selection.standing(run.teacher, self.earlier)
-        self.retain = self._retained(generator)
-        self.teacher.readouts(self.retain)  # at once: full batches cost less than what steps lack
+        self.retain = draw(run.retain, self._usable(len(run.retain)), generator)
+        self._fill()
         if self.weights.neighbours:
             across = run.task.contrastive
             self.near = nearest(self.teacher, run.forget, self.retain, across=across)
@@ -131,14 +132,27 @@ class MultiDelete:
         chosen = draw(known, len(known) // 2 if self.weights.held_out else 0, generator)
         mine = torch.isin(items, chosen)
         held = rows[mine]
-        return held[~_repeats(self.run.inputs, held, self.run.forget)], rows[~mine]
+        gone = torch.cat([self.run.forget, self.run.forgotten])
+        return held[~_repeats(self.run.inputs, held, gone)], rows[~mine]
 
-    def _retained(self, generator: torch.Generator) -> Tensor:
-        """Draw the pairs of D_r to keep known ``(P,)``: all, or as many as the run can use."""
-        retain = self.run.retain
+    def _fill(self) -> None:
+        """Compute at once what frozen parts say of the pairs that steps take.
+
+        Full batches cost less than what each step lacks; and passes of the same size, whenever a run
+        goes on, give the same bits.
+        """
+        rows = torch.cat([self.retain, self.earlier, self.held])
+        self.teacher.readouts(rows)
+        if self.run.update == "fusion":
+            with torch.no_grad():
+                for part in torch.cat([self.run.forget, rows]).split(CHUNK):
+                    self.run.monitor.check()
+                    self.run.inputs.encode(self.student, part)
+
+    def _usable(self, count: int) -> int:
+        """Return of how many of ``count`` pairs of one sort to keep what the teacher says: those of all steps."""
         epoch = sum(self._retained_in_steps(len(self.run.forget)))
-        wanted = min(self.schedule().epochs * epoch, max(RETAINED, epoch))
-        return draw(retain, min(len(retain), wanted), generator)
+        return min(count, self.schedule().epochs * epoch, max(RETAINED, epoch))
 
     def _retained_in_steps(self, deleted: int) -> list[int]:
         """Return how many pairs of D_r go into each step of an epoch over ``deleted`` pairs."""
@@ -152,14 +166,17 @@ class MultiDelete:
         After those of D_f stand the targets of what was forgotten earlier, and may rise again.
         """
         run, params = self.run, self.params
-        deleted = torch.cat([run.forget, self.earlier])
         # D: what the model may know. Pairs forgotten before are no part of it.
         pool = torch.cat([run.retain, run.forget])
         drawn = unrelated_pairs if params.unrelated == "dataset" else anchored_pairs
-        chosen = drawn(self.truths, deleted, pool, params.draws, generator)
+        chosen = drawn(self.truths, run.forget, pool, params.draws, generator)
+        if len(self.earlier):
+            # Of these any item will do: their own ones may be many, and each would be read anew.
+            more = unrelated_pairs(self.truths, self.earlier, pool, params.draws, generator)
+            chosen = beside(chosen, more, params.draws)
         items, texts, where = distinct(chosen)
         seen = self.teacher.combined(items, texts)
-        weights = equal_weights(params.draws, len(deleted))
+        weights = equal_weights(params.draws, len(run.forget) + len(self.earlier))
         if params.balanced and run.task.labelled:
             weights = indifferent_weights(seen.logits, where, params.draws)
         self.readouts = targets(seen.readout, where, weights)

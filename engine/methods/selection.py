@@ -21,7 +21,7 @@ BALANCING = 6.0
 """Points of AUC above what counts as 0.5 over which it fades under ``calibrated``; no pair is pushed that
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
 RISING = 4.0
-"""Percent of the retained pairs that an earlier deleted pair has passed when it is pushed again in full."""
+"""Percent of the retained pairs that earlier deleted pairs have passed when they are pushed again in full."""
 MOST_CHANCE = 0.05
 """Standard error of an AUC that is granted at most."""
 
@@ -105,19 +105,23 @@ class ForgettingSelection:
     def risen(self, student: "PairModel", rows: Tensor, stood: Tensor) -> Tensor:
         """Return for each pair of an earlier run how much it is to be pushed again ``(G,)``, 0 to 1.
 
-        Under ``calibrated`` none is, once together they score as those do that were never seen.
+        Each pair falls or rises a little in any run, and one that rose is pushed only as far as all of
+        them rose: else each run would leave them lower, at the cost of utility, and marked. Under
+        ``calibrated`` none is pushed once together they score as those do that were never seen.
 
         Args:
             student: the model now.
             rows: the pairs ``(G,)``.
             stood: where they stood before this run ``(G,)``, of `standing`.
         """
-        push = ((self.standing(student, rows) - stood) / RISING).clamp(0.0, 1.0)
-        if self.run.aim == "calibrated":
+        rise = self.standing(student, rows) - stood
+        needed = _share(float(rise.mean()) / RISING)
+        if self.run.aim == "calibrated" and needed > 0:
             unseen = self._scores(student, self.run.validation)
-            above = _auc(self._scores(student, rows), unseen) - 0.5 - self.chance
-            push = push * min(max(100.0 * above / BALANCING, 0.0), 1.0)
-        return push
+            above = _auc(self._scores(student, rows), unseen) - 0.5
+            chance = chance_of_auc(len(rows), len(unseen))
+            needed *= _share(100.0 * (above - chance) / BALANCING)
+        return (rise / RISING).clamp(0.0, 1.0) * needed
 
     def distance(self, student: "PairModel") -> float:
         """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5.
@@ -158,8 +162,16 @@ class ForgettingSelection:
 
     def _scores(self, model: "PairModel", rows: Tensor) -> Tensor:
         with torch.no_grad():
-            parts = [self.run.task.scores(model, self.run.inputs, part) for part in rows.split(128)]
+            parts = [self._part(model, part) for part in rows.split(128)]
         return torch.cat(parts).double().cpu()
+
+    def _part(self, model: "PairModel", rows: Tensor) -> Tensor:
+        self.run.monitor.check()
+        return self.run.task.scores(model, self.run.inputs, rows)
+
+
+def _share(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
 
 
 def chance_of_auc(positives: int, negatives: int) -> float:

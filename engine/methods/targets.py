@@ -44,6 +44,15 @@ def distinct(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     return found[0], found[1], where
 
 
+def beside(first: Rows, second: Rows, draws: int) -> Rows:
+    """Return the K draws for F pairs and those for G others as K draws for all of them, ``(K * (F + G),)``."""
+    items, texts = (
+        torch.cat([a.view(draws, -1), b.view(draws, -1)], dim=1).flatten()
+        for a, b in zip(first, second, strict=True)
+    )
+    return items, texts
+
+
 def targets(values: Tensor, where: Tensor, weights: Tensor) -> Targets:
     """Return the targets of F deleted pairs.
 

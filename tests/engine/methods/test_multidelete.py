@@ -14,6 +14,7 @@ from engine.methods.multidelete_params import MultiDeleteParams
 from engine.methods.targets import (
     Rows,
     anchored_pairs,
+    beside,
     indifferent_weights,
     unrelated_pairs,
 )
@@ -64,8 +65,9 @@ def unrelated(run: Unlearning, made: MultiDelete, generator: torch.Generator) ->
     params = run.parameters_as(MultiDeleteParams)
     drawn = unrelated_pairs if params.unrelated == "dataset" else anchored_pairs
     pool = torch.cat([run.retain, run.forget])
-    deleted = torch.cat([run.forget, made.earlier])
-    return drawn(made.truths, deleted, pool, params.draws, generator)
+    own = drawn(made.truths, run.forget, pool, params.draws, generator)
+    more = unrelated_pairs(made.truths, made.earlier, pool, params.draws, generator)
+    return beside(own, more, params.draws)
 
 
 def plain(run: Unlearning, made: MultiDelete, batch: Batch) -> dict[str, Tensor]:

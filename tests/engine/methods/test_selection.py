@@ -207,11 +207,17 @@ def test_earlier_pairs_are_pushed_again_as_far_as_they_rose(
 ) -> None:
     run = unlearn("gcn_bert", "multidelete")
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
-    now = torch.tensor([14.0, 22.0, 25.0, 45.0])
-    monkeypatch.setattr(selection, "standing", lambda *_: now)
     stood = torch.tensor([10.0, 20.0, 30.0, 40.0])
-    found = selection.risen(run.teacher, run.retain[:4], stood)
-    assert found.tolist() == [1.0, 0.5, 0.0, 1.0]  # in full from 4 on
+
+    def pushed(*now: float) -> list[float]:
+        monkeypatch.setattr(selection, "standing", lambda *_: torch.tensor(now))
+        found: list[float] = selection.risen(run.teacher, run.retain[:4], stood).tolist()
+        return found
+
+    assert pushed(18.0, 22.0, 31.0, 46.0) == [1.0, 0.5, 0.25, 1.0]  # together 4.25 higher
+    # Together 1 higher: a quarter of it. Together lower: none, whatever one of them did.
+    assert pushed(14.0, 22.0, 25.0, 43.0) == [0.25, 0.125, 0.0, 0.1875]
+    assert pushed(30.0, 10.0, 20.0, 38.0) == [0.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("auc", "push"), [(0.9, 1.0), (0.58, 0.5), (0.55, 0.0), (0.3, 0.0)])
@@ -220,7 +226,7 @@ def test_under_the_aim_calibrated_none_is_pushed_below_what_was_never_seen(
 ) -> None:
     run = unlearn("gcn_bert", "multidelete", aim="calibrated")
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
-    selection.chance = 0.05
+    monkeypatch.setattr("engine.methods.selection.chance_of_auc", lambda *_: 0.05)
     monkeypatch.setattr(selection, "standing", lambda *_: torch.full((100,), 50.0))
     # Of the earlier pairs as many as that score above every unseen one, and the others below.
     above = torch.where(torch.arange(100) < round(100 * auc), 2.0, 0.0)
