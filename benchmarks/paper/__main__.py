@@ -124,10 +124,10 @@ def _presets(given: argparse.Namespace, known: Mapping[str, Preset]) -> list[str
     """Return the data sets that are asked for, by name or by task; else those that are there."""
     if given.tasks is not None:
         return _once(n for asked in given.tasks for n in _meant(asked, given.data, known))
+    found = _there(given.data, known)
     if given.data is None:
-        return [name for name, preset in known.items() if preset.path is None]
+        return found
     paths = {name: preset.path for name, preset in known.items() if preset.path is not None}
-    found = [name for name, path in paths.items() if (given.data / path).exists()]
     if not found:
         raise BenchmarkError(
             f"no data set was found in {given.data}; looked for {', '.join(_once(paths.values()))}"
@@ -142,15 +142,21 @@ def _meant(asked: str, data: Path | None, known: Mapping[str, Preset]) -> list[s
     """Return the data set of this name, or those of this task that are there."""
     if asked in known:
         return [asked]
-    paths = {name: preset.path for name, preset in known.items() if preset.task == asked}
-    if data is None:
-        found = [name for name, path in paths.items() if path is None]
-    else:
-        found = [name for name, path in paths.items() if path and (data / path).exists()]
+    names = [name for name, preset in known.items() if preset.task == asked]
+    there = _there(data, known)
+    found = [name for name in names if name in there]
     if not found:
-        there = "without --data" if data is None else f"in {data}"
-        raise BenchmarkError(f"{asked} is the task of {', '.join(paths)}, and none is {there}")
+        where = "there without --data" if data is None else f"in {data}"
+        raise BenchmarkError(f"{asked} is the task of {', '.join(names)}, and none is {where}")
     return found
+
+
+def _there(data: Path | None, known: Mapping[str, Preset]) -> list[str]:
+    """Return the data sets whose files ``data`` has; without it, those that need none."""
+    if data is None:
+        return [name for name, preset in known.items() if preset.path is None]
+    paths = {name: preset.path for name, preset in known.items() if preset.path is not None}
+    return [name for name, path in paths.items() if (data / path).exists()]
 
 
 def _once(names: Iterable[_Name]) -> list[_Name]:

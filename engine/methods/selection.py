@@ -95,11 +95,12 @@ class ForgettingSelection:
 
     def standing(self, model: "PairModel", rows: Tensor) -> Tensor:
         """Return of how many percent of the retained pairs each pair ``(G,)`` scores above, 0 to 100."""
-        if not len(rows):
-            return torch.zeros(0)
+        return self._above(model, self._scores(model, rows)) if len(rows) else torch.zeros(0)
+
+    def _above(self, model: "PairModel", scores: Tensor) -> Tensor:
+        """Return of how many percent of the retained pairs each score ``(G,)`` is above, 0 to 100."""
         known = self._scores(model, self.retained).sort().values
-        mine = self._scores(model, rows)
-        below = torch.searchsorted(known, mine) + torch.searchsorted(known, mine, right=True)
+        below = torch.searchsorted(known, scores) + torch.searchsorted(known, scores, right=True)
         return (50.0 * below / len(known)).float()  # a tie counts half
 
     def risen(self, student: "PairModel", rows: Tensor, stood: Tensor) -> Tensor:
@@ -114,11 +115,12 @@ class ForgettingSelection:
             rows: the pairs ``(G,)``.
             stood: where they stood before this run ``(G,)``, of `standing`.
         """
-        rise = self.standing(student, rows) - stood
+        scores = self._scores(student, rows)
+        rise = self._above(student, scores) - stood
         needed = _share(float(rise.mean()) / RISING)
         if self.run.aim == "calibrated" and needed > 0:
             unseen = self._scores(student, self.run.validation)
-            above = _auc(self._scores(student, rows), unseen) - 0.5
+            above = _auc(scores, unseen) - 0.5
             chance = chance_of_auc(len(rows), len(unseen))
             needed *= _share(100.0 * (above - chance) / BALANCING)
         return (rise / RISING).clamp(0.0, 1.0) * needed

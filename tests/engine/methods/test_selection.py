@@ -210,7 +210,7 @@ def test_earlier_pairs_are_pushed_again_as_far_as_they_rose(
     stood = torch.tensor([10.0, 20.0, 30.0, 40.0])
 
     def pushed(*now: float) -> list[float]:
-        monkeypatch.setattr(selection, "standing", lambda *_: torch.tensor(now))
+        monkeypatch.setattr(selection, "_above", lambda *_: torch.tensor(now))
         found: list[float] = selection.risen(run.teacher, run.retain[:4], stood).tolist()
         return found
 
@@ -227,7 +227,7 @@ def test_under_the_aim_calibrated_none_is_pushed_below_what_was_never_seen(
     run = unlearn("gcn_bert", "multidelete", aim="calibrated")
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
     monkeypatch.setattr("engine.methods.selection.chance_of_auc", lambda *_: 0.05)
-    monkeypatch.setattr(selection, "standing", lambda *_: torch.full((100,), 50.0))
+    monkeypatch.setattr(selection, "_above", lambda *_: torch.full((100,), 50.0))
     # Of the earlier pairs as many as that score above every unseen one, and the others below.
     above = torch.where(torch.arange(100) < round(100 * auc), 2.0, 0.0)
     unseen = torch.ones(len(run.validation))
