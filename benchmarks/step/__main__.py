@@ -241,7 +241,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-memory", dest="memory", action="store_false", help="leave the memory out")
     add("--scaling", action="store_true", help="time whole jobs on more data instead")
     add("--json", type=Path, metavar="FILE", help="write the figures here as well")
-    add("--peak", type=positive, metavar="TFLOPS", help="dense bf16 peak of a device not known here")
+    add(
+        "--peak", type=positive, metavar="TFLOPS", help="dense bf16 peak of a device not known here"
+    )
     add("--side", choices=get_args(memory.Side), help=argparse.SUPPRESS)
     return parser
 
