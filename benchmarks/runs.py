@@ -23,6 +23,7 @@ from engine import Progress, RunResult, RunSpec
 from engine.data import convert
 from engine.data.formats import formats
 from engine.families import families
+from engine.families.pretrained import FIELD, start_digest
 from engine.families.sentences import CACHE_VARIABLE, PAIRS_VARIABLE
 from engine.methods import methods
 from engine.tasks import tasks
@@ -54,10 +55,26 @@ def digest(spec: RunSpec, data_digest: str, parent: str | None = None) -> str:
         data_digest: of the data, see `data_digest`.
         parent: the digest of the run whose checkpoint it starts from, if any.
     """
-    described = spec.model_dump_json(exclude={"data", "checkpoint"})
+    described = placeless(spec).model_dump_json(exclude={"data", "checkpoint"})
     code = code_digest(spec.action, spec.family, spec.task, spec.method)
     facts = "\n".join([described, data_digest, str(parent), code, *_defaults(spec)])
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def placeless(spec: RunSpec) -> RunSpec:
+    """Return the run with digests of pretrained models in place of their folders."""
+    folders = {
+        name: Path(given)
+        for name, given in spec.config.items()
+        if name.startswith(FIELD) and isinstance(given, str) and Path(given).is_dir()
+    }
+    digests = {name: _start_digest(folder) for name, folder in folders.items()}
+    return spec.model_copy(update={"config": {**spec.config, **digests}})
+
+
+@cache  # a plan asks for every cell
+def _start_digest(folder: Path) -> str:
+    return start_digest(folder)
 
 
 @cache

@@ -23,6 +23,7 @@ from benchmarks.paper.data import Amount, files_of, prepare
 from benchmarks.paper.display import Display
 from benchmarks.paper.folder import check_folder
 from benchmarks.paper.plan import Options, Part, jobs, make_plan
+from benchmarks.paper.preset_file import read_presets
 from benchmarks.paper.presets import PRESETS, Preset
 from benchmarks.paper.report import write_report, write_results
 from benchmarks.paper.results import Results, collect
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Preset] = P
         if given.report is not None:
             _tell(write_report(Results.read(given.report), given.out))
             return 0
+        for file in given.presets or ():
+            known = {**known, **read_presets(file, known)}
         return _bench(_options(given, known), given)
     except (BenchmarkError, EngineError) as error:
         print(f"lethe bench paper: {error}", file=sys.stderr)
@@ -143,6 +146,11 @@ def _meant(asked: str, data: Path | None, known: Mapping[str, Preset]) -> list[s
     if asked in known:
         return [asked]
     names = [name for name, preset in known.items() if preset.task == asked]
+    if not names:
+        raise BenchmarkError(
+            f"--tasks names {asked}, which is neither a data set nor the task of one; known are "
+            f"{', '.join(_tasks(known))}"
+        )
     there = _there(data, known)
     found = [name for name in names if name in there]
     if not found:
@@ -159,6 +167,11 @@ def _there(data: Path | None, known: Mapping[str, Preset]) -> list[str]:
     return [name for name, path in paths.items() if (data / path).exists()]
 
 
+def _tasks(known: Mapping[str, Preset]) -> list[str]:
+    """Return what --tasks takes: data sets, then their tasks."""
+    return _once([*known, *(preset.task for preset in known.values())])
+
+
 def _once(names: Iterable[_Name]) -> list[_Name]:
     """Return each name once: what is named twice is run and shown once."""
     return list(dict.fromkeys(names))
@@ -173,13 +186,19 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of runs and results")
     add("--data", type=Path, help="folder with every data set; none: handwritten digits")
-    kinds = dict.fromkeys(preset.task for preset in known.values())
-    names = list(dict.fromkeys([*known, *kinds]))
+    add(
+        "--presets",
+        type=Path,
+        action="append",
+        metavar="TOML",
+        help="data sets of your own, see docs/extending.md; can be repeated",
+    )
     add(
         "--tasks",
         nargs="+",
-        choices=names,
-        help="data sets, or tasks for all data sets of them; all whose files --data has",
+        metavar="TASK",
+        help="data sets, or tasks for all data sets of them; all whose files --data has. Known are "
+        f"{', '.join(_tasks(known))}, and those of --presets",
     )
     add("--families", nargs="+", metavar="FAMILY", help="architectures; the first of each data set")
     add("--methods", nargs="+", metavar="METHOD", help="such as multidelete, multidelete-F; all")

@@ -1,17 +1,22 @@
 """What is trained on each data set, and the reason for each number.
 
 A number that is not here is the engine's default. Sizes fit two processor cores: an original takes
-minutes, as on the machine that the figures in docs/benchmarks.md were measured on.
+minutes, as on the machine that the figures in docs/benchmarks.md were measured on. Data sets of
+one's own come from a file (`benchmarks.paper.preset_file`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 Values = Mapping[str, Any]
+_CLOSED = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CLOSED)
 class Setting:
     """How one family is trained on a data set.
 
@@ -29,7 +34,7 @@ class Setting:
     start: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CLOSED)
 class Preset:
     """One data set with its task: a column of the paper's tables.
 
@@ -46,7 +51,7 @@ class Preset:
     title: str
     task: str
     path: str | None
-    settings: Mapping[str, Setting]
+    settings: Annotated[Mapping[str, Setting], Field(min_length=1)]
     whole_items: bool = False
 
 

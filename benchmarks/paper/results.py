@@ -16,6 +16,7 @@ from benchmarks.paper.data import BenchData
 from benchmarks.paper.layout import FORMAT, Json
 from benchmarks.paper.plan import Cell, Job, Options
 from benchmarks.paper.run import Bench, Outcome
+from benchmarks.runs import placeless
 from engine.spec import Metric
 
 Column = tuple[str, str]
@@ -65,7 +66,8 @@ def _cell(cell: Cell) -> Json:
 
 
 def _run(job: Job, outcome: Outcome, data: Mapping[str, BenchData]) -> Json:
-    spec = job.spec.model_dump(mode="json", exclude={"data", "checkpoint", "forget", "forgotten"})
+    places = {"data", "checkpoint", "forget", "forgotten"}
+    spec = placeless(job.spec).model_dump(mode="json", exclude=places)
     for name in ("forget", "forgotten"):
         spec[name] = {key: _counted(ids) for key, ids in getattr(job.spec, name).items()}
     result = outcome.result

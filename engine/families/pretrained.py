@@ -133,14 +133,15 @@ def started_from(config: FamilyConfig) -> list[dict[str, str]]:
     """
     fields = config.model_dump()
     return [
-        {"field": name, "sha256": _start_digest(resolve(given))}
+        {"field": name, "sha256": start_digest(resolve(given))}
         for name, given in fields.items()
         if name.startswith(FIELD) and isinstance(given, str) and f"{name}_sha256" not in fields
         if not name.endswith("_sha256")
     ]
 
 
-def _start_digest(folder: Path) -> str:
+def start_digest(folder: Path) -> str:
+    """Return the SHA-256 over configuration, weights and, where there is one, the tokenizer."""
     weights = sorted(path.name for path in folder.glob("*.safetensors"))
     names = ("config.json", *weights, "tokenizer.json")
     return _digest_of(folder, (name for name in names if (folder / name).is_file()))

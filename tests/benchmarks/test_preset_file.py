@@ -1,0 +1,155 @@
+"""Data sets of one's own in a TOML file: read, refused with the place, and run like any other."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.figures import BenchmarkError
+from benchmarks.paper import presets
+from benchmarks.paper.__main__ import main
+from benchmarks.paper.preset_file import read_presets
+from benchmarks.runs import digest, placeless
+from engine import DataSpec, RunSpec
+from engine.families import families
+from tests.benchmarks.tiny_bench import TINY
+
+PUBLISHED = Path(presets.__file__).with_name("published.toml")
+MINE = """
+[mine]
+title = "Mine"
+task = "retrieval"
+path = "digits"
+"""
+SETTINGS = "[mine.settings.albef]\n"
+
+
+def _read(text: str, folder: Path) -> dict[str, presets.Preset]:
+    file = folder / "mine.toml"
+    file.write_text(text, encoding="utf-8")
+    return read_presets(file, presets.PRESETS)
+
+
+def test_the_papers_own_data_sets_fit_the_engine() -> None:
+    found = read_presets(PUBLISHED, presets.PRESETS)
+    assert {name: preset.task for name, preset in found.items()} == {
+        "flickr30k": "retrieval",
+        "snli_ve": "visual_entailment",
+        "nlvr2": "nlvr",
+    }
+    assert all(list(preset.settings) == ["albef", "blip"] for preset in found.values())
+
+
+def test_a_file_says_what_the_presets_here_say(tmp_path: Path) -> None:
+    text = MINE + SETTINGS + 'config = { image_size = [72, 72] }\nstart = "emoji_retrieval"\n'
+    setting = presets.Setting(config={"image_size": [72, 72]}, start="emoji_retrieval")
+    expected = presets.Preset("Mine", "retrieval", "digits", {"albef": setting})
+    assert _read(text, tmp_path) == {"mine": expected}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[mine", "is none: Expected"),
+        ("mine = 3", "mine: Input should be a dictionary or an instance of Preset"),
+        (MINE, "mine.settings: Field required"),
+        (MINE + "[mine.settings]", "mine.settings: Dictionary should have at least 1 item"),
+        (MINE + "colour = 'red'\n" + SETTINGS, "mine.colour: Unexpected keyword argument"),
+        (MINE.replace("[mine]", "[pgr]") + "[pgr.settings.albef]", "pgr: there is a data set"),
+        (
+            MINE.replace("retrieval", "telepathy") + SETTINGS,
+            "mine.task: telepathy is unknown; known",
+        ),
+        (MINE + "[mine.settings.wat]", "mine.settings.wat: the family is unknown; known are albef"),
+        (
+            MINE + "[mine.settings.gcn_bert]",
+            "retrieval needs image data, and gcn_bert reads graphs",
+        ),
+        (MINE + SETTINGS + "config = { hidden = 3 }", "albef.config: hidden: Extra inputs"),
+        (MINE + SETTINGS + "training = { epochs = 0 }", "albef.training: epochs: Input should be"),
+        (MINE + SETTINGS + "params.wat = {}", "params.wat: the method is unknown; known are "),
+        (MINE + SETTINGS + "params.multidelete = { alpha = 'x' }", "params.multidelete: alpha: "),
+        (MINE + SETTINGS + "start = 'pgr'", "start: pgr is no data set with settings for albef"),
+        (
+            MINE + SETTINGS + "start = 'emoji_pairs'",
+            "starts from emoji_retrieval itself; name that",
+        ),
+        (
+            MINE + SETTINGS + "start = 'emoji_retrieval'\nconfig = { pretrained = 'albef' }",
+            "it names both start and config.pretrained; leave one out",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_place(
+    text: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchmarkError) as caught:
+        _read(text, tmp_path)
+    assert reason in str(caught.value)
+    assert str(tmp_path / "mine.toml") in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not UTF-8"])
+def test_a_file_that_is_none_is_one_sentence_and_nothing_is_written(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "mine.toml", tmp_path / "out"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["--presets", str(file), "--out", str(out), "--device", "cpu"], known=TINY) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"a TOML file of data sets was expected, and {file} is none: " in sentence
+    assert not out.exists()
+
+
+def test_a_pretrained_model_may_lie_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    text = MINE + SETTINGS + "config = { pretrained = 'weights' }"
+    config = _read(text, tmp_path)["mine"].settings["albef"].config
+    assert config == {"pretrained": str(tmp_path / "weights")}
+    elsewhere = MINE + SETTINGS + "config = { pretrained = 'of/a-hub' }"
+    assert _read(elsewhere, tmp_path)["mine"].settings["albef"].config["pretrained"] == "of/a-hub"
+
+
+def test_a_run_is_found_by_what_a_pretrained_model_is_and_not_by_where_it_lies(
+    tmp_path: Path,
+) -> None:
+    def found(name: str, content: bytes) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_bytes(b"{}")
+        (folder / "model.safetensors").write_bytes(content)
+        data = DataSpec(manifest=tmp_path / "m.jsonl", root=tmp_path)
+        config = {"pretrained": str(folder)}
+        spec = RunSpec(action="train", data=data, family="albef", task="retrieval", config=config)
+        assert str(tmp_path) not in json.dumps(placeless(spec).config)
+        return digest(spec, "data")
+
+    assert found("here", b"one") == found("there", b"one") != found("others", b"two")
+
+
+def test_a_data_set_of_ones_own_is_a_column_of_the_tables(
+    data_sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
+    config = families.get("albef").tiny().model_dump(mode="json", exclude_none=True)
+    values = "".join(f"{name} = {json.dumps(value)}\n" for name, value in config.items())
+    file, out = tmp_path / "mine.toml", tmp_path / "out"
+    file.write_text(
+        f"{MINE}[mine.settings.albef.training]\nepochs = 1\nbatch_size = 16\n"
+        f"[mine.settings.albef.config]\n{values}",
+        encoding="utf-8",
+    )
+    call = ["--presets", str(file), "--data", str(data_sets), "--out", str(out), "--tasks", "mine"]
+    call += ["--methods", "dtd", "--parts", "main", "--seeds", "1", "--forget", "10"]
+    assert main([*call, "--device", "cpu"], known=TINY) == 0, capsys.readouterr().err
+    assert "## Mine, 10 deleted" in (out / "tables.md").read_text(encoding="utf-8")
+    content = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert [run["status"] for run in content["runs"].values()] == ["done", "done"]
+
+
+def test_the_example_of_the_page_fits_the_engine(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    text = page.partition("```toml\n[photos]")[2].partition("```")[0]
+    found = _read(f"[photos]{text}", tmp_path)["photos"]
+    assert (found.whole_items, list(found.settings)) == (True, ["albef", "blip"])
