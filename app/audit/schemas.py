@@ -109,7 +109,7 @@ class Measured(BaseModel):
 
 
 class LabelFinding(BaseModel):
-    """A quantity before and after on the deleted pairs of one label."""
+    """A quantity before and after on the pairs of one label."""
 
     label: str = Field(examples=["1"])
     before: Measured | None

@@ -1,4 +1,4 @@
-"""The same measure for the deleted pairs of each label on its own.
+"""The same measure for the pairs of each label on its own, mostly the deleted ones.
 
 A mean can hide that one label was forgotten and another was not: where most pairs are negative, an
 unrelated pair is mostly predicted negative, and deleted negatives stay "correct".
@@ -22,7 +22,7 @@ MOST_LABELS = 20
 
 @dataclass(frozen=True)
 class Figure:
-    """A value on some deleted pairs, or why there is none.
+    """A value on some pairs, or why there is none.
 
     ``against`` is the number of pairs that they are compared with.
     """
@@ -48,24 +48,27 @@ def share_by_label(labels: Labels | None, hits: Floats, seed: int) -> dict[str, 
 
 
 def by_label(
-    labels: Labels | None, measure: Callable[[int, Rows], Figure]
+    labels: Labels | None, measure: Callable[[int, Rows], Figure], group: str = "deleted"
 ) -> dict[str, dict[str, Any]]:
     """Return ``value, interval, n, unavailable`` (and ``against``) by label, as JSON.
 
     Args:
-        labels: of the deleted pairs ``(n,)``, -1 where there is none; without any the result is
-            empty.
+        labels: of the pairs ``(n,)``, -1 where there is none; without any the result is empty.
         measure: makes one figure from a label and the rows ``(k,)`` of its pairs, k >= 5.
+        group: what the pairs are, for the reason why a label has too few.
     """
     if labels is None:
         return {}
     values, counts = np.unique(labels[labels >= 0], return_counts=True)
     shown = sorted(values[np.argsort(-counts, kind="stable")[:MOST_LABELS]].tolist())
-    return {str(label): _entry(label, np.flatnonzero(labels == label), measure) for label in shown}
+    rows = {label: np.flatnonzero(labels == label) for label in shown}
+    return {str(label): _entry(label, rows[label], measure, group) for label in shown}
 
 
-def _entry(label: int, rows: Rows, measure: Callable[[int, Rows], Figure]) -> dict[str, Any]:
-    reason = too_few("deleted", len(rows), LEAST)
+def _entry(
+    label: int, rows: Rows, measure: Callable[[int, Rows], Figure], group: str
+) -> dict[str, Any]:
+    reason = too_few(group, len(rows), LEAST)
     found = Figure(unavailable=reason) if reason else measure(label, rows)
     entry: dict[str, Any] = {
         "value": found.value,

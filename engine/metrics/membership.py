@@ -4,12 +4,14 @@ The attack is a support vector machine on the output distribution of a pair (its
 sorted probabilities). It is fitted on validation pairs (non-members) and as many retained training
 pairs (members), anew for each model. Reported are the MI ratio (the mean membership probability
 of D_f before / after; above 1 means less exposed, as in the paper's tables), the attack's AUC
-and its true positive rate at 1% false positives, both on pairs held out from the fit. Non-members are
+and its true positive rate at 1% false positives, both on pairs held out from the fit, and by label: members
+of a label against non-members of it. Non-members are
 validation pairs, by which epochs are chosen, and some of which an unlearning may hold in place; test
 pairs stay untouched for utility. It is one attack for all pairs: `engine.metrics.ulira` is the
 stronger one, fitted to each pair.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from engine.errors import InvalidSpec
-from engine.metrics.base import Evidence, Floats, Moment, Observed, Rows, metrics
-from engine.metrics.labels import Figure, by_label
+from engine.metrics.base import Evidence, Floats, Labels, Moment, Observed, Rows, metrics
+from engine.metrics.labels import LEAST, Figure, by_label
 from engine.metrics.ranking import (
     MIN_FOR_INTERVAL,
     auc,
@@ -53,11 +55,30 @@ class Attack:
         classifier: gives the probability of membership of features.
         members: held-out decision values ``(k,)`` of members.
         others: held-out decision values ``(k,)`` of non-members.
+        member_labels: of the members ``(k,)``, or None where pairs have none.
+        other_labels: of the non-members, likewise.
     """
 
     classifier: CalibratedClassifierCV
     members: Floats
     others: Floats
+    member_labels: Labels | None = None
+    other_labels: Labels | None = None
+
+    def by_label(
+        self, measure: Callable[[int, Floats, Floats], Figure]
+    ) -> dict[str, dict[str, Any]]:
+        """Return a measure of (label, members of it, non-members of it); see `labels.by_label`."""
+        if self.member_labels is None or self.other_labels is None:
+            return {}
+        other_labels = self.other_labels
+
+        def of(label: int, rows: Rows) -> Figure:
+            others = self.others[other_labels == label]
+            found = measure(label, self.members[rows], others)
+            return replace(found, against=len(others))
+
+        return by_label(self.member_labels, of, "retained")
 
     def probabilities(self, observed: Observed) -> Floats:
         """Return the probability ``(n,)`` that each pair was a member."""
@@ -132,7 +153,17 @@ def fit_attack(evidence: Evidence) -> Attack:
     known = features(rows)
     held_out = cross_val_predict(_machine(), known, labels, cv=folds, method="decision_function")
     classifier = CalibratedClassifierCV(_machine(), cv=folds, ensemble=False).fit(known, labels)
-    return Attack(classifier, members=held_out[:size], others=held_out[size:])
+    return Attack(
+        classifier,
+        members=held_out[:size],
+        others=held_out[size:],
+        member_labels=_taken(evidence.retained.labels, inside),
+        other_labels=_taken(evidence.validation.labels, outside),
+    )
+
+
+def _taken(labels: Labels | None, rows: Rows) -> Labels | None:
+    return None if labels is None else labels[rows]
 
 
 def _attack_on(evidence: Evidence) -> Attack:
@@ -210,7 +241,15 @@ def _auc(evidence: Evidence, attack: Attack | None, reason: str | None) -> _Find
     random = np.random.default_rng([evidence.seed, 5])
     interval = bootstrap_auc(attack.members, attack.others, random)
     value = auc(attack.members, attack.others)
-    return _Finding(_measured(attack), value, interval, details=_sizes(attack))
+
+    def of_label(label: int, members: Floats, others: Floats) -> Figure:
+        reason = too_few("validation", len(others), LEAST)
+        if reason:
+            return Figure(unavailable=reason)
+        random = np.random.default_rng([evidence.seed, 16, label])
+        return Figure(auc(members, others), bootstrap_auc(members, others, random))
+
+    return _Finding(_measured(attack), value, interval, details=_details(attack, of_label))
 
 
 def _with_deleted(evidence: Evidence, attack: Attack | None, finding: _Finding) -> _Finding:
@@ -230,12 +269,23 @@ def _rate(evidence: Evidence, attack: Attack | None, reason: str | None) -> _Fin
     random = np.random.default_rng([evidence.seed, 6])
     interval = bootstrap_rate(members, others, FALSE_POSITIVES, random)
     value = rate_at(members, others, FALSE_POSITIVES)
-    return _Finding(_measured(attack), value, interval, details=_sizes(attack))
+
+    def of_label(label: int, members: Floats, others: Floats) -> Figure:
+        reason = too_few("validation", len(others), MIN_FOR_RATE)
+        if reason:
+            return Figure(unavailable=reason)
+        random = np.random.default_rng([evidence.seed, 17, label])
+        interval = bootstrap_rate(members, others, FALSE_POSITIVES, random)
+        return Figure(rate_at(members, others, FALSE_POSITIVES), interval)
+
+    return _Finding(_measured(attack), value, interval, details=_details(attack, of_label))
 
 
 def _measured(attack: Attack) -> int:
     return len(attack.members) + len(attack.others)
 
 
-def _sizes(attack: Attack) -> dict[str, Any]:
-    return {"members": len(attack.members), "non_members": len(attack.others), "folds": FOLDS}
+def _details(attack: Attack, of_label: Callable[[int, Floats, Floats], Figure]) -> dict[str, Any]:
+    sizes = {"members": len(attack.members), "non_members": len(attack.others), "folds": FOLDS}
+    per_label = attack.by_label(of_label)
+    return sizes | ({"per_label": per_label} if per_label else {})

@@ -24,7 +24,7 @@ references. The interval is over pairs, not over reference models.
 ``on_references`` in ``details`` is the same figure when each reference is attacked with the others, as
 the paper evaluates it: of the procedure and not of this one version, with the same pairs on both sides, and
 with half of the models times all pairs there, enough for rates that a single version has too few
-pairs for. ``per_label`` is the AUC of the deleted pairs of each label against all that were never seen.
+pairs for. ``per_label`` is the figure of the deleted pairs of each label against all that were never seen.
 """
 
 from collections.abc import Iterator
@@ -124,11 +124,22 @@ def _group(
     found = []
     for name, figure in figures.items():
         more: dict[str, Any] = {} if pooled is None else pooled.figure(RATES.get(name), seed)
-        if name == "ulira_auc" and not reason:
-            by = by_label(labels, lambda _label, rows: _auc(members[rows], others, None, seed))
+        if not reason:
+            by = _by_label(name, members, labels, others, seed)
             more |= {"per_label": by} if by else {}
         found.append(_metric(name, moment, group, len(members), figure, details | more))
     return found
+
+
+def _by_label(
+    name: str, members: Floats, labels: Labels | None, others: Floats, seed: int
+) -> dict[str, dict[str, Any]]:
+    def measure(_label: int, rows: Rows) -> Figure:
+        if name in RATES:
+            return _rate(members[rows], others, None, RATES[name], seed)
+        return _auc(members[rows], others, None, seed)
+
+    return by_label(labels, measure)
 
 
 def _auc(members: Floats, others: Floats, reason: str | None, seed: int) -> Figure:

@@ -234,3 +234,49 @@ def test_the_ratio_of_each_label_comes_from_the_same_two_attacks(
     assert first["interval"][0] < first["value"] < first["interval"][1]
     assert (third["value"], third["n"]) == (None, 4)
     assert third["unavailable"] == "needs at least 5 deleted pairs; 4 came"
+
+
+def test_the_attack_is_measured_on_the_members_of_each_label_against_others_of_it(
+    make_evidence: Make, sure_outputs: Observe
+) -> None:
+    # Members of label 0 are surer than others, those of label 1 are not; of label 2 there are few.
+    labels = np.repeat([0, 1, 2], [120, 120, 4])
+    sure, plain = sure_outputs(244, 8.0, 2), sure_outputs(244, 0.0, 4)
+    outputs = np.where((labels == 0)[:, None], sure.outputs, plain.outputs)
+    evidence = make_evidence(
+        deleted=sure_outputs(40, 4.0, 1),
+        retained=replace(plain, outputs=outputs, labels=labels),
+        validation=replace(sure_outputs(244, 0.0, 3), labels=np.roll(labels, 50)),
+    )
+    found = _by_name(membership(evidence, None, "before"))
+    auc = found["mi_attack_auc"].details["per_label"]
+    rate = found["mi_tpr_at_1pct_fpr"].details["per_label"]
+    assert auc["0"]["value"] > 0.9
+    assert 0.35 < auc["1"]["value"] < 0.65
+    assert auc["0"]["interval"][0] < auc["0"]["value"] <= auc["0"]["interval"][1]
+    assert (auc["0"]["n"], auc["0"]["against"], auc["2"]["n"]) == (120, 120, 4)
+    assert auc["2"]["unavailable"] == "needs at least 5 retained pairs; 4 came"
+    assert rate["0"]["value"] > 0.5 > rate["1"]["value"]
+    assert rate["0"]["interval"][0] <= rate["0"]["value"] <= rate["0"]["interval"][1]
+
+
+def test_a_label_with_few_others_has_an_auc_and_no_rate(
+    make_evidence: Make, sure_outputs: Observe
+) -> None:
+    labels = np.repeat([0, 1], [110, 40])
+    evidence = make_evidence(
+        deleted=sure_outputs(40, 4.0, 1),
+        retained=replace(sure_outputs(150, 4.0, 2), labels=labels),
+        validation=replace(sure_outputs(150, 0.0, 3), labels=labels),
+    )
+    found = _by_name(membership(evidence, None, "before"))
+    rate = found["mi_tpr_at_1pct_fpr"].details["per_label"]["1"]
+    assert rate["unavailable"] == "needs at least 100 validation pairs; 40 came"
+    assert found["mi_attack_auc"].details["per_label"]["1"]["value"] > 0.7
+
+
+def test_without_labels_the_attack_has_no_figures_by_label(
+    make_evidence: Make, sure_outputs: Observe
+) -> None:
+    found = _by_name(membership(_evidence(make_evidence, sure_outputs), None, "before"))
+    assert all("per_label" not in metric.details for metric in found.values())

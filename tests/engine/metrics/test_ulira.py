@@ -146,6 +146,8 @@ def test_deleted_pairs_of_each_label_are_attacked_on_their_own(make_evidence: Ma
     assert (by["0"]["n"], by["1"]["n"]) == (100, 50)
     assert by["1"]["value"] > 0.9
     assert by["0"]["value"] == pytest.approx(0.5, abs=0.15)
+    rates = _named(found, "ulira_tpr_at_1pct_fpr").details["per_label"]
+    assert rates["1"]["value"] > 0.5 > rates["0"]["value"]
     assert "per_label" not in _named(found, "ulira_auc", "retained").details
 
 
