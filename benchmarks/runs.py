@@ -62,11 +62,14 @@ def digest(spec: RunSpec, data_digest: str, parent: str | None = None) -> str:
 
 
 def placeless(spec: RunSpec) -> RunSpec:
-    """Return the run with digests of pretrained models in place of their folders."""
+    """Return the run with digests of pretrained models in place of their folders.
+
+    What is no whole path is a word of the engine, or the id of the run that makes the model.
+    """
     folders = {
         name: Path(given)
         for name, given in spec.config.items()
-        if name.startswith(FIELD) and isinstance(given, str) and Path(given).is_dir()
+        if name.startswith(FIELD) and isinstance(given, str) and Path(given).is_absolute()
     }
     digests = {name: _start_digest(folder) for name, folder in folders.items()}
     return spec.model_copy(update={"config": {**spec.config, **digests}})

@@ -166,7 +166,8 @@ class TextTokenizer:
         except CheckpointError:
             raise
         except Exception as error:
-            raise CheckpointError(f"{path.name} cannot be read as a tokenizer: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CheckpointError(f"{path.name} cannot be read as a tokenizer: {reason}") from error
 
 
 def train_tokenizer(

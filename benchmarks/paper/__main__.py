@@ -23,7 +23,7 @@ from benchmarks.paper.data import Amount, files_of, prepare
 from benchmarks.paper.display import Display
 from benchmarks.paper.folder import check_folder
 from benchmarks.paper.plan import Options, Part, jobs, make_plan
-from benchmarks.paper.preset_file import read_presets
+from benchmarks.paper.preset_file import read_presets, with_models
 from benchmarks.paper.presets import PRESETS, Preset
 from benchmarks.paper.report import write_report, write_results
 from benchmarks.paper.results import Results, collect
@@ -46,9 +46,8 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Preset] = P
         if given.report is not None:
             _tell(write_report(Results.read(given.report), given.out))
             return 0
-        for file in given.presets or ():
-            known = {**known, **read_presets(file, known)}
-        return _bench(_options(given, known), given)
+        known = {**known, **read_presets(given.presets or (), known)}
+        return _bench(with_models(_options(given, known)), given)
     except (BenchmarkError, EngineError) as error:
         print(f"lethe bench paper: {error}", file=sys.stderr)
         return FAILED

@@ -76,4 +76,4 @@ def title(job: Job) -> str:
     given = ", ".join(f"{name} {value}" for name, value in spec.params.items())
     pairs = len({name for ids in spec.forget.values() for name in ids})
     asked = f" of {pairs} pairs" if pairs else ""
-    return f"{spec.family} {spec.task} seed {spec.seed}: {what}{asked}{given and f' ({given})'}"
+    return f"{job.preset} {spec.family} seed {spec.seed}: {what}{asked}{given and f' ({given})'}"

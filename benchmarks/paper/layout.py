@@ -10,6 +10,7 @@ from benchmarks.figures import BenchmarkError
 
 FORMAT = 1
 Json = dict[str, Any]
+_NO_PATH = r"^[^/\\\x00-\x1f]{1,100}$"
 
 
 def load(path: Path) -> Json:
@@ -73,10 +74,10 @@ class _Data(_Strict):
 
 class _Cell(_Strict):
     part: str
-    preset: str
-    family: str
-    amount: str
-    row: str
+    preset: str = Field(pattern=_NO_PATH)  # these name plots
+    family: str = Field(pattern=_NO_PATH)
+    amount: str = Field(pattern=_NO_PATH)
+    row: str = Field(pattern=_NO_PATH)
     seed: int
     run_id: str | None
     reason: str | None

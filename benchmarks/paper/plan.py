@@ -57,12 +57,14 @@ class Job:
         spec: without the place of a checkpoint.
         parent: the run whose checkpoint it starts from.
         start: the run whose model a training starts from.
+        preset: the data set.
     """
 
     run_id: str
     spec: RunSpec
     parent: "Job | None" = None
     start: "Job | None" = None
+    preset: str = ""
 
     @property
     def needs(self) -> "list[Job]":
@@ -344,13 +346,15 @@ class _Column:
                 "forgotten": dict(forgotten or {}),
             }
         )
-        return Job(digest(spec, self.data.digest, parent.run_id), spec, parent)
+        run_id = digest(spec, self.data.digest, parent.run_id)
+        return Job(run_id, spec, parent, preset=self.name)
 
     def _evaluate(self, asked: Pairs, parent: Job, seed: int) -> Job:
         """Measure the last model of the sequence on each request, as the others are measured."""
         update = {"action": "evaluate", "forget": dict(asked)}
         spec = self._spec(self.name, seed).model_copy(update=update)
-        return Job(digest(spec, self.data.digest, parent.run_id), spec, parent)
+        run_id = digest(spec, self.data.digest, parent.run_id)
+        return Job(run_id, spec, parent, preset=self.name)
 
     def _original(self, seed: int, name: str | None = None) -> Job:
         """Return the training on this column's data set, or on the one that it starts from."""
@@ -363,7 +367,8 @@ class _Column:
         spec = self._spec(name, seed).model_copy(
             update={"config": config, "training": dict(setting.training)}
         )
-        return Job(digest(spec, self.all_data[name].digest), spec, start=start)
+        run_id = digest(spec, self.all_data[name].digest)
+        return Job(run_id, spec, start=start, preset=name)
 
     def _spec(self, name: str, seed: int) -> RunSpec:
         return RunSpec(

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Neither a time nor a random id may be in a file, so that a repetition can be compared by its bytes.
-_STYLE: Any = {"svg.hashsalt": "lethe", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+# A title may have dollars in it.
+_STYLE: Any = {
+    "svg.hashsalt": "lethe",
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "text.parse_math": False,
+}
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 _MARKERS = "osD^vP*X<>hd"
 _HISTOGRAMS = {"deleted": "D_f", "retained": "D_r", "unseen": "unseen"}

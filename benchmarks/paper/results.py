@@ -19,6 +19,8 @@ from benchmarks.paper.run import Bench, Outcome
 from benchmarks.runs import placeless
 from engine.spec import Metric
 
+SHOWN = ("d_test", "d_f", "unseen_auc", "mi_ratio", "probe_item", "probe_text")
+"""Metrics of whose absence tables tell the reason."""
 Column = tuple[str, str]
 """(preset, family)."""
 
@@ -222,11 +224,14 @@ class Results:
         return "missing" if run is None else str(run["status"])
 
     def reasons(self) -> Iterator[tuple[Json, str, str]]:
-        """Yield (cell, status, reason) of each cell that has no value."""
+        """Yield (cell, status, reason) of each cell that has no value, or no value of a metric."""
         for cell in self.cells:
             reason = self._reason(cell)
             if reason is not None:
                 yield cell, self.status(cell), str(reason)
+            for metric in (self.run(cell) or {"metrics": ()})["metrics"]:
+                if metric["name"] in SHOWN and metric.get("unavailable"):
+                    yield cell, f"no {metric['name']}", str(metric["unavailable"])
 
     def _reason(self, cell: Json) -> Any:
         if cell["run_id"] is None:

@@ -117,7 +117,9 @@ class Bench:
     def _do(self, job: Job, display: Display) -> Outcome:
         broken = [job for job in job.needs if self.outcome(job).status != "done"]
         if broken:
-            return Outcome("missing", f"it starts from a run that failed: {broken[0].run_id}")
+            first = broken[0]
+            reason = self.outcome(first).reason
+            return Outcome("missing", f"it starts from run {first.run_id}, which failed: {reason}")
         folder = self.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).unlink(missing_ok=True)  # its checkpoint is needed, and gone

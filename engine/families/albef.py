@@ -117,7 +117,9 @@ class Albef(PairModel):
         )
         with weights.seeded(seed):
             if config.pretrained is not None:
-                source = cls.load(pretrained.resolve(config.pretrained))
+                folder = pretrained.resolve(config.pretrained)
+                with pretrained.readable(folder):
+                    source = cls.load(folder)
                 return cls._from_albef(config, source, matching=dataset.classes is None)
             if config.pretrained_text is None:
                 texts = starting.training_texts(dataset)

@@ -212,13 +212,13 @@ def read_config(kind: type[ConfigT], folder: Path) -> ConfigT:
     Raises:
         InvalidSpec: it is missing, damaged or that of another kind of model.
     """
-    with _readable(folder):
+    with readable(folder):
         described, _ = kind.get_config_dict(str(folder), local_files_only=True)
         found = described.get("model_type")
         if found == kind.model_type:
             return kind.from_dict(described)
     raise InvalidSpec(
-        f"the pretrained model in {folder} is of the kind {found!r}; {kind.model_type!r} is needed"
+        f"the pretrained model in {folder.name} is of the kind {found!r}; {kind.model_type!r} is needed"
     )
 
 
@@ -258,7 +258,7 @@ def load(
     config = config or read_config(layout, folder)
     model: ModelT
     report: dict[str, Any]
-    with _readable(folder), _quiet():
+    with readable(folder), _quiet():
         model, report = kind.from_pretrained(  # type: ignore[misc]
             str(folder),
             config=config,
@@ -273,7 +273,7 @@ def load(
     odd = sorted(report["missing_keys"]) or sorted(str(key[0]) for key in report["mismatched_keys"])
     if odd:
         raise InvalidSpec(
-            f"the pretrained model in {folder} lacks {len(odd)} weights of {kind.__name__} or has "
+            f"the pretrained model in {folder.name} lacks {len(odd)} weights of {kind.__name__} or has "
             f"them in other sizes: {', '.join(odd[:NAMED])}"
         )
     nn.Module.eval(model)
@@ -281,16 +281,16 @@ def load(
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def readable(folder: Path) -> Iterator[None]:
     """Turn what goes wrong inside transformers into `InvalidSpec`: it would go wrong again."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # its configurations, loaders and file formats raise many kinds
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].replace(str(folder), folder.name)
         raise InvalidSpec(
-            f"the pretrained model in {folder} cannot be read ({type(error).__name__}: {reason}); "
+            f"the pretrained model in {folder.name} cannot be read ({type(error).__name__}: {reason}); "
             "a folder in the layout of transformers with safetensors weights is needed"
         ) from error
 

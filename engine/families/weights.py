@@ -37,7 +37,7 @@ def load_config(config_class: type[C], directory: Path) -> C:
     try:
         return config_class.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise CheckpointError(f"{CONFIG} cannot be read: {error}") from error
+        raise CheckpointError(f"{CONFIG} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise misfit(CONFIG, config_class, error) from error
 

@@ -104,7 +104,8 @@ def test_a_cell_whose_run_is_not_in_the_file_is_missing_and_not_refused() -> Non
     results = Results(content(cells, {"m": unlearned(both(57.4, 48.7))}))
     assert _row(_table(results, "Table 2"), "UL") == ["-", "-", "-", "-"]
     assert absences(results) == [
-        "- A: UL (10% deleted, seed 0): missing: its run is not in results.json"
+        "- A: UL (10% deleted, seed 0): missing: its run is not in results.json",
+        "- A: MultiDelete (10% deleted, seed 0): no mi_ratio: too few pairs",
     ]
 
 
