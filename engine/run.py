@@ -319,9 +319,10 @@ class _Run:
 
     def _result(self, made: _Made, digest: CheckpointDigest | None) -> RunResult:
         spec = self.spec
+        earlier = sum(report.earlier_seconds for report in made.reports)
         cost = Cost(
-            seconds=time.monotonic() - self.started,
-            method_seconds=made.seconds,
+            seconds=time.monotonic() - self.started + earlier,
+            method_seconds=made.seconds + earlier,
             peak_memory_bytes=peak_memory_bytes(spec.device),
             trained_parameters=max((r.trained_parameters for r in made.reports), default=0),
             samples_seen=sum(r.samples for r in made.reports),

@@ -109,7 +109,10 @@ class Metric(Frozen):
 
 
 class Cost(Frozen):
-    """What a run took: seconds of wall time, bytes, counts."""
+    """What a run took: seconds of wall time, bytes, counts.
+
+    A run that was interrupted counts what the saved part of its training took as well.
+    """
 
     seconds: float
     method_seconds: float

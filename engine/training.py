@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import torch
@@ -92,7 +92,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a training took and where its best epoch was."""
+    """What a training took and where its best epoch was; ``earlier_seconds``: of earlier attempts."""
 
     steps: int
     samples: int
@@ -100,6 +100,7 @@ class FitReport:
     best_epoch: int
     best_score: float
     trained_parameters: int
+    earlier_seconds: float = field(default=0.0, compare=False)
 
 
 def epoch_seed(seed: int, phase: str, epoch: int) -> int:
@@ -191,7 +192,7 @@ class _Loop(Generic[BatchT]):
         self.state = TrainingState()
         self.best = BestWeights()
         self.file = StateFile.of(monitor, phase, seed)
-        self.saved_at = time.monotonic()
+        self.began = self.saved_at = time.monotonic()
 
     def run(self) -> FitReport:
         if self.file is not None:
@@ -299,7 +300,9 @@ class _Loop(Generic[BatchT]):
             return
         # What comes after the loop (the audit) may be interrupted too, so its end is always saved.
         if self._finished() or time.monotonic() - self.saved_at >= self.monitor.save_every:
-            self.file.save(self.model, self.optimizer, self.best, self.state)
+            seconds = self.state.seconds + time.monotonic() - self.began
+            state = replace(self.state, seconds=seconds)
+            self.file.save(self.model, self.optimizer, self.best, state)
             self.saved_at = time.monotonic()
 
     def _report(self) -> FitReport:
@@ -310,6 +313,7 @@ class _Loop(Generic[BatchT]):
             best_epoch=self.state.best_epoch,
             best_score=self.state.best_score,
             trained_parameters=sum(p.numel() for p in self.parameters),
+            earlier_seconds=self.state.seconds,
         )
 
 

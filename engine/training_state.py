@@ -24,13 +24,23 @@ FORMAT = "1"
 
 @dataclass
 class TrainingState:
-    """Counters of a training loop; ``epoch`` is the number of epochs that are complete."""
+    """Counters of a training loop.
+
+    Attributes:
+        epoch: epochs that are complete.
+        steps: of the optimiser.
+        samples: rows that they saw.
+        best_epoch: of the best validation, or -1.
+        best_score: of it.
+        seconds: what the loop took for this, over all attempts; in memory, that of earlier attempts.
+    """
 
     epoch: int = 0
     steps: int = 0
     samples: int = 0
     best_epoch: int = -1
     best_score: float = float("-inf")
+    seconds: float = 0.0
 
 
 class BestWeights:

@@ -228,6 +228,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
+def test_a_run_that_was_cut_short_after_its_training_counts_the_training_too(
+    spec_for: Spec, tmp_path: Path
+) -> None:
+    spec = spec_for("gcn_bert", training={"epochs": 20, "batch_size": 16})
+    state = tmp_path / "state"
+    first = run(
+        spec, tmp_path / "first", state=state
+    )  # the state stays: as if its result were lost
+    again = run(spec, tmp_path / "again", state=state)
+    assert again.cost.steps == first.cost.steps
+    assert again.cost.method_seconds >= first.cost.method_seconds * 0.9
+    assert again.cost.seconds > again.cost.method_seconds
+
+
 def test_what_an_attempt_left_between_checkpoint_and_result_is_replaced(
     spec_for: Spec, original: Original, tmp_path: Path
 ) -> None:

@@ -1,11 +1,15 @@
 import errno
+import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from engine import training_state
@@ -122,6 +126,26 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path: Path, steps:
     resumed = network()
     assert train(resumed, Monitor(state=tmp_path, fingerprint="a", save_every=0)) == report
     assert bits(resumed) == bits(whole)
+
+
+def test_a_training_that_goes_on_says_what_the_saved_part_of_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(step=10)  # each look at the clock is 10 seconds later
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+
+    def saved() -> float:
+        with safe_open(tmp_path / "train.safetensors", framework="pt") as file:
+            return float(json.loads(file.metadata()["state"])["seconds"])
+
+    with pytest.raises(Cancelled):
+        train(network(), Monitor(state=tmp_path, save_every=0, control=Stop(7)))
+    first = saved()
+    assert first >= 10
+    report = train(network(), Monitor(state=tmp_path, save_every=0))
+    assert report.earlier_seconds == first
+    assert saved() >= first + 10  # a third attempt would know both
+    assert train(network(), Monitor(state=tmp_path)).earlier_seconds == saved()
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
