@@ -138,7 +138,9 @@ class Grid:
             chosen = [(q, found) for q, found in pairs if q.mean == mean and found]
             shared = set.intersection(*(set(found) for _, found in chosen)) if chosen else set()
             averages = {s: sum(found[s] for _, found in chosen) / len(chosen) for s in shared}
-            yield written(averages, chosen[0][0].decimals if chosen else 0)
+            most = max((len(found) for _, found in chosen), default=0)
+            share = f" ({len(shared)} of {most})" if shared and len(shared) < most else ""
+            yield written(averages, chosen[0][0].decimals if chosen else 0) + share
 
 
 def written(values: Values, decimals: int = 1) -> str:

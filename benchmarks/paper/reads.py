@@ -1,5 +1,7 @@
 """How tables read one number from a cell: a metric, a detail of it, or what the run took."""
 
+from collections.abc import Iterable
+
 from benchmarks.paper.grid import Read
 from benchmarks.paper.results import Column, Json, Results
 
@@ -25,6 +27,16 @@ def detail(results: Results, name: str, *path: str, subset: str = "forget") -> R
         return None if found is None else float(found)
 
     return read
+
+
+def in_points(read: Read) -> Read:
+    """Read a share in points of 100."""
+
+    def scaled(cell: Json, moment: str) -> float | None:
+        found = read(cell, moment)
+        return None if found is None else 100 * found
+
+    return scaled
 
 
 def lost(results: Results) -> Read:
@@ -67,6 +79,21 @@ def spent(results: Results, name: str, unit: float) -> Read:
         return None if moment != "after" or not run or not run["cost"] else run["cost"][name] / unit
 
     return read
+
+
+def sizes(results: Results, cells: Iterable[Json], name: str, subset: str = "forget") -> str:
+    """Return on how many pairs or queries a metric was measured, over all cells."""
+    found = (results.metric(cell, name, subset=subset) for cell in cells)
+    return span(None if metric is None else metric.get("n") for metric in found)
+
+
+def span(counts: Iterable[float | None]) -> str:
+    """Return whole numbers as one, or as the least and the greatest; without any, a question mark."""
+    known = [int(count) for count in counts if count is not None]
+    if not known:
+        return "?"
+    least, most = min(known), max(known)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def labels(results: Results, cells: list[Json]) -> list[str]:

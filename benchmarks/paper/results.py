@@ -229,12 +229,26 @@ class Results:
             reason = self._reason(cell)
             if reason is not None:
                 yield cell, self.status(cell), str(reason)
-            for metric in (self.run(cell) or {"metrics": ()})["metrics"]:
-                if metric["name"] in SHOWN and metric.get("unavailable"):
-                    yield cell, f"no {metric['name']}", str(metric["unavailable"])
+            for name, why in _unmeasured((self.run(cell) or {"metrics": ()})["metrics"]):
+                yield cell, f"no {name}", why
 
     def _reason(self, cell: Json) -> Any:
         if cell["run_id"] is None:
             return cell["reason"]
         run = self.run(cell)
         return "its run is not in results.json" if run is None else run["reason"]
+
+
+def _unmeasured(metrics: Sequence[Json]) -> Iterator[tuple[str, str]]:
+    """Yield name and reason of each figure of the tables that a run could not give.
+
+    Of the attack on each pair only where reference models were asked for.
+    """
+    for metric in metrics:
+        name, details = metric["name"], metric.get("details", {})
+        where = f" ({metric['subset']})" if "reference_models" in details else ""
+        if metric.get("unavailable") and (name in SHOWN or where):
+            yield f"{name}{where}", str(metric["unavailable"])
+        pooled = details.get("on_references", {}).get("unavailable")
+        if pooled:
+            yield f"{name} over references{where}", str(pooled)

@@ -4,7 +4,19 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.paper.grid import Grid, Quantity, Read, Table
 from benchmarks.paper.plan import FEW
-from benchmarks.paper.reads import INTERVALS, PROBES, detail, labels, lost, metric, spent, utilities
+from benchmarks.paper.reads import (
+    INTERVALS,
+    PROBES,
+    detail,
+    in_points,
+    labels,
+    lost,
+    metric,
+    sizes,
+    span,
+    spent,
+    utilities,
+)
 from benchmarks.paper.results import Column, Results
 
 BY_LABEL = {
@@ -18,6 +30,10 @@ ATTACKS = {
     "ulira_tpr_at_0.1pct_fpr": ("TPR at 0.1% FPR", 1),
 }
 GROUPS = {"deleted": "forget", "retained": "retained"}
+_MEANINGS = {
+    "deleted": "An AUC of 0.5, and a TPR as low as the FPR: what was deleted cannot be told.",
+    "retained": "What stays can pay for what goes: more than the original's is a price of the deletion.",
+}
 
 Reads = Sequence[tuple[str, Read, int]]
 """Heading, what is read, and digits after the point."""
@@ -37,7 +53,10 @@ def summary(results: Results, column: Column, amount: str) -> Table:
         ("seconds", spent(results, "method_seconds", 1.0), 0),
     ]
     title = f"{results.title(column)}, {amount} deleted"
+    cells = results.select("main", column, amount=amount)
     note = (
+        f"{sizes(results, cells, 'd_f')} deleted pairs; D_test on n = "
+        f"{sizes(results, cells, 'd_test', 'test')}. "
         "`lost` is the points of D_test that each seed's original had more; F1 is on test pairs, of "
         "class 1 where there are two classes, else the mean over classes; the other columns are "
         f"explained at the tables below. {INTERVALS}"
@@ -57,36 +76,55 @@ def by_label(results: Results, column: Column, amount: str) -> Iterator[Table]:
         note = (
             "The deleted pairs of each label: D_f against the retained pairs of that label, the AUC "
             "against the unseen pairs of that label, and the MI ratio. A mean over labels can hide "
-            f"that one was not forgotten. {INTERVALS}"
+            f"that one was not forgotten. Deleted pairs by label: {_by_label(results, column, amount)}. "
+            f"{INTERVALS}"
         )
         yield _table(_grid(results, "main", column, amount, reads), title, note)
+
+
+def _by_label(results: Results, column: Column, amount: str) -> str:
+    """Return how many deleted pairs each label has, over the seeds."""
+    cells = results.select("main", column, amount=amount)
+    found = []
+    for label in labels(results, cells):
+        read = detail(results, "d_f", "per_label", label, "n")
+        found.append(f"{label}: {span(read(cell, 'after') for cell in cells)}")
+    return ", ".join(found)
 
 
 def attack(results: Results, column: Column, amount: str) -> Iterator[Table]:
     """Yield the attack on each pair, where reference models were trained for it."""
-    reads = [
-        (heading, read, digits)
-        for group, subset in GROUPS.items()
-        for name, (words, digits) in ATTACKS.items()
-        for heading, read in (
-            (f"{group}: {words}", metric(results, name, subset=subset)),
-            (
-                f"{group}: {words}, over references",
-                detail(results, name, "on_references", "value", subset=subset),
-            ),
-        )
-        if _measured(results, column, amount, read)
-    ]
-    if reads:
-        title = f"Attack on each pair, {results.title(column)}, {amount} deleted"
+    if not _measured(results, column, amount, metric(results, "ulira_auc")):
+        return
+    for group in GROUPS:
+        reads = list(_attacked(results, group))
+        if group == "deleted":
+            reads += [
+                (
+                    f"AUC, label {label}",
+                    detail(results, "ulira_auc", "per_label", label, "value"),
+                    3,
+                )
+                for label in labels(results, results.select("main", column, amount=amount))
+            ]
+        title = f"Attack on each of the {group} pairs, {results.title(column)}, {amount} deleted"
         note = (
-            "U-LiRA, which has reference models of the same procedure for each pair: deleted, and "
-            "retained, pairs against pairs never seen. An AUC of 0.5, and a TPR as low as the FPR: "
-            "what was deleted cannot be told. `over references`: not this one model is attacked but "
-            "each reference with the others, which gives enough pairs for low rates and is a "
-            f"figure of the procedure. TPR in points of 100. {INTERVALS}"
+            f"U-LiRA, which has reference models of the same procedure for each pair: {group} pairs "
+            f"against pairs never seen. {_MEANINGS[group]} `over references`: not this one model is "
+            "attacked but each reference with the others, which gives enough pairs for low rates and "
+            f"is a figure of the procedure. TPR in points of 100. {INTERVALS}"
         )
         yield _table(_grid(results, "main", column, amount, reads), title, note)
+
+
+def _attacked(results: Results, group: str) -> Iterator[tuple[str, Read, int]]:
+    """Yield what the attack finds among the pairs of a group, on this model and over references."""
+    for name, (words, digits) in ATTACKS.items():
+        subset = GROUPS[group]
+        pooled = detail(results, name, "on_references", "value", subset=subset)
+        reads = {words: metric(results, name, subset=subset), f"{words}, over references": pooled}
+        for heading, read in reads.items():
+            yield heading, in_points(read) if "TPR" in words else read, digits
 
 
 def ablation(results: Results, column: Column, amount: str) -> Table:

@@ -131,16 +131,19 @@ def attacked() -> Made:
 
     def found(name: str, group: str, moment: str, *values: float | None) -> Json:
         direct, pooled = values
-        return metric(name, direct, group, moment, on_references={"value": pooled})
+        few = None if pooled is not None else "needs at least 1000 never seen pairs; 720 came"
+        over = {"value": pooled, "unavailable": few}
+        made = metric(name, direct, group, moment, reference_models=8, on_references=over)
+        return made if direct is not None else made | {"unavailable": "needs more; 90 came"}
 
     metrics = [
         found("ulira_auc", "forget", "before", 0.8, 0.75),
         found("ulira_auc", "forget", "after", 0.55, 0.52),
-        found("ulira_tpr_at_1pct_fpr", "forget", "after", None, 1.4),
+        found("ulira_tpr_at_1pct_fpr", "forget", "after", None, 0.014),
         found("ulira_tpr_at_0.1pct_fpr", "forget", "after", None, None),
         found("ulira_auc", "retained", "after", 0.6, 0.58),
-        found("ulira_tpr_at_1pct_fpr", "retained", "after", 2.5, 2.0),
-        found("ulira_tpr_at_0.1pct_fpr", "retained", "after", None, 0.3),
+        found("ulira_tpr_at_1pct_fpr", "retained", "after", 0.025, 0.02),
+        found("ulira_tpr_at_0.1pct_fpr", "retained", "after", None, 0.003),
     ]
     return [cell("a", "multidelete", "m")], {"m": unlearned(metrics)}
 
