@@ -344,6 +344,11 @@ LIMITATIONS = (
         "The method is approximate: measurements support that the pairs are forgotten, and "
         "nothing proves it."
     ),
+    (
+        "Whoever can train and unlearn models in the same way can tell many deleted pairs from pairs "
+        "that were never there, with the aim decouple more than with calibrated; retrain withstands "
+        "that. The audit measures it where reference models are asked for."
+    ),
     REPEATED,
 )
 
