@@ -41,7 +41,7 @@ TARGET = "target"
 TARGETS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0)
 """Values of D_f that are asked for, from the paper's aim to none."""
 FEW = 3
-"""Seeds of the ablations, mappings, trade-off and sequence at most: they have many rows."""
+"""Seeds of every part but the main one at most: they have many rows."""
 FINAL = "after the last"
 AT_ONCE = "at once"
 PRETRAINED = "pretrained"
@@ -98,8 +98,8 @@ class Options:
         amounts: how much is deleted. The parts ``main`` and ``ablation`` take each, ``tradeoff`` and
             ``mappings`` take the first, ``sizes`` goes up to the last, and ``sequence`` cuts the last into requests:
             of the first, a request can be too few pairs for a D_f that resolves points.
-        seeds: how many; each has its own original and its own draw of deleted pairs. ``sizes`` takes
-            the first seed, ``ablation``, ``mappings``, ``tradeoff`` and ``sequence`` three at most.
+        seeds: how many; each has its own original and its own draw of deleted pairs. Parts other than
+            ``main`` take three at most.
         references: models trained for the attack on each pair, in the part ``main``; 0: no attack.
 
     Raises:
@@ -268,7 +268,8 @@ class _Column:
         for step in range(1, STEPS + 1):
             pairs = max(1, round(step * most / STEPS))
             for variant in rows:
-                yield self._cell("sizes", Amount(str(pairs), pairs=pairs), variant, 0)
+                for seed in range(min(self.options.seeds, FEW)):
+                    yield self._cell("sizes", Amount(str(pairs), pairs=pairs), variant, seed)
 
     def _tradeoff(self) -> Iterator[Cell]:
         rows = [Variant(f"{TARGET} {t:g}", STUDIED, params={"target": t}) for t in TARGETS]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.figures import BenchmarkError
 from benchmarks.paper.grid import name_of
 from benchmarks.paper.plan import TARGET
+from benchmarks.paper.reads import seconds_by_size
 from benchmarks.paper.results import Column, Json, Mean, Results
 from benchmarks.paper.variants import YARDSTICK
 
@@ -200,29 +201,23 @@ def _curve(axes: "Axes", points: Sequence[tuple[Mean, Mean]], shape: str, name: 
 
 
 def _time_against_size(results: Results, column: Column, folder: Path) -> list[Path]:
-    """Seconds of a method against |D_f| (paper, figure 2)."""
+    """Seconds of a method against |D_f| (paper, figure 2): means over seeds with intervals."""
     files: list[Path] = []
-    rows = results.rows("sizes")
-    times = {row: sorted(_times(results, results.select("sizes", column, row))) for row in rows}
-    if not any(times.values()):
+    times = seconds_by_size(results, column)
+    if not times:
         return files
     with _figure(5.6, folder, _stem("time", column), files) as figure:
         axes = figure.add_subplot()
-        for row, points in times.items():
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", label=name_of(row))
+        for row, means in times.items():
+            values = [mean.value for mean in means.values()]
+            halves = [mean.half or 0.0 for mean in means.values()]
+            axes.errorbar(
+                list(means), values, yerr=halves, marker="o", capsize=3, label=name_of(row)
+            )
         axes.set(xlabel="deleted pairs", ylabel="seconds", ylim=(0, None))
         axes.set_title(f"{results.title(column)}: time against |D_f|")
         _legend(figure, axes)
     return files
-
-
-def _times(results: Results, cells: Sequence[Json]) -> Iterator[tuple[int, float]]:
-    for cell in cells:
-        run = results.run(cell)
-        if run and run["cost"]:
-            pairs = sum(named["pairs"] for named in run["spec"]["forget"].values())
-            yield pairs, run["cost"]["method_seconds"]
 
 
 def _histograms(results: Results, column: Column, folder: Path) -> list[Path]:

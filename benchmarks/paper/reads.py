@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from benchmarks.paper.grid import Read
-from benchmarks.paper.results import Column, Json, Results
+from benchmarks.paper.results import Column, Json, Mean, Results
 
 DIRECTIONS = {"ir": "IR", "tr": "TR"}
 DEPTHS = (1, 5, 10)
@@ -94,6 +94,20 @@ def span(counts: Iterable[float | None]) -> str:
         return "?"
     least, most = min(known), max(known)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def seconds_by_size(results: Results, column: Column) -> dict[str, dict[int, Mean]]:
+    """Return what each method took, over seeds, by the number of pairs that were to be deleted."""
+    found: dict[str, dict[int, Mean]] = {}
+    read = spent(results, "method_seconds", 1.0)
+    for row in results.rows("sizes"):
+        cells = results.select("sizes", column, row)
+        for pairs in sorted({int(cell["amount"]) for cell in cells}):
+            values = [read(cell, "after") for cell in cells if int(cell["amount"]) == pairs]
+            mean = Mean.of([value for value in values if value is not None])
+            if mean is not None:
+                found.setdefault(row, {})[pairs] = mean
+    return found
 
 
 def labels(results: Results, cells: list[Json]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.paper.grid import Grid, Quantity, Read, Table
+from benchmarks.paper.grid import NOTHING, Grid, Quantity, Read, Table, name_of
 from benchmarks.paper.plan import FEW
 from benchmarks.paper.reads import (
     INTERVALS,
@@ -12,6 +12,7 @@ from benchmarks.paper.reads import (
     labels,
     lost,
     metric,
+    seconds_by_size,
     sizes,
     span,
     spent,
@@ -164,6 +165,19 @@ def mappings(results: Results, column: Column) -> Table:
         f"one choice. docs/paper_index.md has the reasons. {INTERVALS} At most {FEW} seeds."
     )
     return _table(_grid(results, "mappings", column, amount, reads), title, note)
+
+
+def growth(results: Results, column: Column) -> Table:
+    """Return what is behind the paper's figure 2: seconds by the number of deleted pairs."""
+    times = seconds_by_size(results, column)
+    counts = list(dict.fromkeys(pairs for means in times.values() for pairs in means))
+    rows = [
+        [name_of(row), *(str(means[pairs]) if pairs in means else NOTHING for pairs in counts)]
+        for row, means in times.items()
+    ]
+    title = f"Time against |D_f|: {results.title(column)}"
+    note = f"Seconds of the method alone, by deleted pairs. {INTERVALS} At most {FEW} seeds."
+    return Table(title, ["Method", *(f"{pairs:,} pairs" for pairs in counts)], rows, note)
 
 
 def tradeoff(results: Results, column: Column) -> Table:

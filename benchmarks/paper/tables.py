@@ -3,10 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.paper.grid import Grid, Quantity, Table, name_of
-from benchmarks.paper.reads import INTERVALS, PROBES, metric, spent, utilities
+from benchmarks.paper.reads import (
+    INTERVALS,
+    PROBES,
+    metric,
+    seconds_by_size,
+    spent,
+    utilities,
+)
 from benchmarks.paper.results import Column, Results
 from benchmarks.paper.sequence import sequence
-from benchmarks.paper.single import ablation, attack, by_label, mappings, summary, tradeoff
+from benchmarks.paper.single import ablation, attack, by_label, growth, mappings, summary, tradeoff
 from benchmarks.paper.variants import WITHOUT_UKR
 
 MEGA = 1e6
@@ -25,6 +32,8 @@ def tables(results: Results) -> Iterator[Table]:
     for column in results.columns:
         if any(results.run(cell) for cell in results.select("mappings", column)):
             yield mappings(results, column)
+        if seconds_by_size(results, column):
+            yield growth(results, column)
         if any(results.run(cell) for cell in results.select("tradeoff", column)):
             yield tradeoff(results, column)
         if any(results.run(cell) for cell in results.select("sequence", column)):

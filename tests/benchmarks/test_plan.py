@@ -1,5 +1,6 @@
 """Which runs there are, which cells have none, and what a run is found by."""
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -226,6 +227,8 @@ def test_time_is_measured_at_five_sizes_each_of_which_holds_the_one_before(
     found = [cell.job.spec.forget["request"] for cell in cells if cell.row == "retrain"]
     assert [len(ids) for ids in found] == [3, 6, 9, 12, 15]
     assert all(more[: len(less)] == less for less, more in pairwise(found))
+    several = _plan(prepared, rows=["multidelete"], parts=["sizes"], seeds=5)
+    assert Counter(cell.amount for cell in several) == dict.fromkeys(("3", "6", "9", "12", "15"), 3)
 
 
 def test_sizes_go_up_to_the_last_amount_and_so_does_the_sequence(

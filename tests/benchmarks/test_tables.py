@@ -332,6 +332,23 @@ def test_f1_stands_in_the_summary_of_tasks_that_have_it() -> None:
     assert "F1" not in next(tables(Results(_three_seeds()))).headings
 
 
+def test_time_against_size_is_a_mean_over_seeds_for_each_size() -> None:
+    cells, runs = [], {}
+    for row, factor in (("retrain", 0.0), ("multidelete", 1.0)):
+        for pairs in (5, 10):
+            for seed in (0, 1):
+                name = f"{row}{pairs}{seed}"
+                more = {"part": "sizes", "amount": str(pairs)}
+                cells.append(cell("a", row, name, seed=seed, **more))
+                seconds = 20 + factor * pairs + 2 * seed
+                runs[name] = unlearned(both(89.0, 20.0), seconds=seconds, pairs=pairs)
+    table = _table(Results(content(cells, runs)), "Time against |D_f|: A")
+    assert list(table.headings) == ["Method", "5 pairs", "10 pairs"]
+    # s = sqrt(2), so 12.706 * sqrt(2) / sqrt(2)
+    assert _row(table, "Retrain") == ["21.0 ± 12.7", "21.0 ± 12.7"]
+    assert _row(table, "MultiDelete") == ["26.0 ± 12.7", "31.0 ± 12.7"]
+
+
 def test_a_sequence_stands_beside_the_same_requests_at_once() -> None:
     table = _table(Results(content(*in_sequence())), "Requests in sequence: A, 17% deleted in all")
     row = dict(zip(table.headings, ["", *_row(table, "request-01")], strict=True))
