@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from engine.errors import Cancelled, EngineError, InvalidSpec
+from engine.memory import keep_freed_memory
 from engine.processes import is_main, joined
 from engine.run import run
 from engine.spec import Progress, RunSpec
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--save-every", type=float, default=30.0, help="least seconds between saves"
     )
     given = parser.parse_args(arguments)
+    keep_freed_memory()
     stream = sys.stdout
     try:
         spec = _read(given.spec)

@@ -66,9 +66,11 @@ def _run(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _result(arguments: argparse.Namespace, report: "Callable[[Progress], None]") -> "RunResult":
+    from engine.memory import keep_freed_memory
     from engine.run import run
     from engine.spec import RunSpec
 
+    keep_freed_memory()
     given = (arguments.workdir / protocol.SPEC).read_text("utf-8")
     return run(
         _on_device(RunSpec.model_validate_json(given)),

@@ -32,6 +32,7 @@ from benchmarks.step.world import SETTINGS, SIZES, Size, World, first_task, make
 from engine.environment import has_bf16
 from engine.errors import EngineError
 from engine.families import families
+from engine.memory import keep_freed_memory
 from engine.spec import Update
 from engine.tasks import tasks
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             world = _world(given, given.settings[0], given.update[0])
             print(json.dumps({"bytes": memory.needed(world, given.side, given.threads)}))
             return 0
+        keep_freed_memory()  # as every process of a run does
         figures = _scaling(given) if given.scaling else list(_figures(given))
     except (BenchmarkError, EngineError) as error:
         print(f"lethe bench step: {error}", file=sys.stderr)
