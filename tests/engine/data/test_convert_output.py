@@ -34,7 +34,8 @@ KARPATHY = json.dumps(
     }
 )
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, if it runs the tests, has it ignored
 from engine.data.__main__ import main
 from engine.data.formats import Format, SourceRow, formats
 
