@@ -146,11 +146,7 @@ class Grid:
 def written(values: Values, decimals: int = 1) -> str:
     """Return the mean of values over seeds in text, with its 95% t-interval where there is one."""
     mean = Mean.of(list(values.values()))
-    if mean is None:
-        return NOTHING
-    if mean.half is None:
-        return f"{mean.value:.{decimals}f}"
-    return f"{mean.value:.{decimals}f} ± {mean.half:.{decimals}f}"
+    return NOTHING if mean is None else mean.text(decimals)
 
 
 def name_of(row: str) -> str:

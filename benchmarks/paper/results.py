@@ -122,9 +122,10 @@ class Mean:
             half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
         return cls(statistics.fmean(values), half, n)
 
-    def __str__(self) -> str:
-        """Return the mean with half its interval, where there is one, to one decimal."""
-        return f"{self.value:.1f}" + ("" if self.half is None else f" ± {self.half:.1f}")
+    def text(self, decimals: int = 1) -> str:
+        """Return the mean with half its interval, where there is one."""
+        half = "" if self.half is None else f" ± {self.half:.{decimals}f}"
+        return f"{self.value:.{decimals}f}{half}"
 
 
 class Results:

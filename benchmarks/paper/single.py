@@ -172,7 +172,7 @@ def growth(results: Results, column: Column) -> Table:
     times = seconds_by_size(results, column)
     counts = list(dict.fromkeys(pairs for means in times.values() for pairs in means))
     rows = [
-        [name_of(row), *(str(means[pairs]) if pairs in means else NOTHING for pairs in counts)]
+        [name_of(row), *(means[pairs].text() if pairs in means else NOTHING for pairs in counts)]
         for row, means in times.items()
     ]
     title = f"Time against |D_f|: {results.title(column)}"
