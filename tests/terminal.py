@@ -16,9 +16,11 @@ import psutil
 ROOT = Path(__file__).parents[1]
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TAIL = 5000
-# A session's leader takes its standard input as the terminal that controls the session.
+# A session's leader takes its standard input as the terminal that controls the session. What a shell runs in
+# the background, as it may run the tests, has Ctrl-C ignored; what has a terminal has not.
 _LAUNCH = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """

@@ -8,7 +8,7 @@ however small D_f is, which would hide growth with |D_f|: for that none is asked
 shown for these short jobs too, of which what is done once for a data set is a larger part.
 
 A run draws as many pairs of D_r as its steps take, at most `RETAINED`: without the least steps, with 64
-deleted pairs, 768, which are all of the small data set and a tenth of the large one. Where D_r has fewer
+deleted pairs, 1,536, which are all of the small data set and a tenth of the large one. Where D_r has fewer
 pairs than a run takes, up to `RETAINED` of them, what the teacher passes grows with |D|.
 """
 
@@ -42,7 +42,7 @@ class Jobs:
         rounds: how often each job is run, in turns.
     """
 
-    small: int = 780
+    small: int = 1600
     deleted: int = 64
     rounds: int = 3
 
