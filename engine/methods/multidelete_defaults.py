@@ -41,7 +41,7 @@ IMAGES = replace(
     learning_rate=6e-4,
     retain_ratio=2.0,
     epochs=12,
-    least_steps=300,
+    least_steps=600,
     target=25.0,
 )
 IMAGES_BY_FUSION = replace(IMAGES, learning_rate=2e-3)
