@@ -30,9 +30,8 @@ GRAPHS_BY_FUSION = replace(
     GRAPHS, alpha=15.0, learning_rate=1e-2, epochs=120, least_steps=600, target=25.0
 )
 # An image has many pairs, and its model says "contradiction" or "false" of nearly every other
-# combination: what it says of these is held with more weight, and encoders may move more. A pass over D_f
-# costs as much as several over D_r: fewer retained pairs a step, and a higher rate, pay for twelve passes,
-# which thousands of deleted pairs need.
+# combination: what it says of these is held with more weight, and encoders may move more. Thousands
+# of deleted pairs need twelve passes: fewer retained pairs a step pay for a part of them.
 IMAGES = replace(
     GRAPHS,
     alpha=15.0,
