@@ -18,16 +18,17 @@ from typing import Any, NoReturn, TypeVar, get_args
 from rich.console import Console
 
 from benchmarks.figures import BenchmarkError
-from benchmarks.options import positive, usable_device
+from benchmarks.options import make_folder, positive, usable_device
 from benchmarks.paper.data import Amount, files_of, prepare
 from benchmarks.paper.display import Display
 from benchmarks.paper.folder import check_folder
 from benchmarks.paper.plan import Options, Part, jobs, make_plan
 from benchmarks.paper.preset_file import read_presets, with_models
 from benchmarks.paper.presets import PRESETS, Preset
-from benchmarks.paper.report import write_report, write_results
+from benchmarks.paper.report import RESULTS, write_report, write_results
 from benchmarks.paper.results import Results, collect
 from benchmarks.paper.run import DATA, Bench, locked
+from benchmarks.paper.together import together
 from engine.errors import EngineError
 from engine.spec import LEAST_REFERENCES
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Preset] = P
     signal.signal(signal.SIGTERM, _stop)
     try:
         if given.report is not None:
-            _tell(write_report(Results.read(given.report), given.out))
+            _tell(_report(given.report, given.out))
             return 0
         known = {**known, **read_presets(given.presets or (), known)}
         return _bench(with_models(_options(given, known)), given)
@@ -59,6 +60,16 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Preset] = P
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     del number, frame
     raise KeyboardInterrupt
+
+
+def _report(files: Sequence[Path], out: Path) -> list[Path]:
+    """Write tables and plots of one ``results.json``, or of several and what they are together."""
+    if len(files) == 1:
+        return write_report(Results.read(files[0]), out)
+    content = together(files)
+    check_folder(out, resume=True)
+    make_folder(out)
+    return [out / RESULTS, *write_report(write_results(content, out), out)]
 
 
 def _bench(options: Options, given: argparse.Namespace) -> int:
@@ -232,8 +243,10 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     add(
         "--report",
         type=Path,
+        action="append",
         metavar="RESULTS",
-        help="only write tables and plots of a results.json",
+        help="only write tables and plots of a results.json; of several, put together: what two of them "
+        "have is taken from the last one",
     )
     return parser
 
