@@ -213,13 +213,15 @@ class Albef(PairModel):
         readout = tokens[:, 0]
         return Fused(readout, self.head(readout))
 
-    def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
-        """Return the ITC vectors of items and texts ``(B, p)``, of length 1."""
+    def project_items(self, item: Encoding) -> Tensor:
+        """Return the ITC vectors of images ``(B, p)``, of length 1."""
         self.refuse_image_pairs()
-        return (
-            functional.normalize(self.item_projection(item.pooled), dim=-1),
-            functional.normalize(self.text_projection(text.pooled), dim=-1),
-        )
+        return functional.normalize(self.item_projection(item.pooled), dim=-1)
+
+    def project_texts(self, text: Encoding) -> Tensor:
+        """Return the ITC vectors of texts ``(B, p)``, of length 1."""
+        self.refuse_image_pairs()
+        return functional.normalize(self.text_projection(text.pooled), dim=-1)
 
     @property
     def temperature(self) -> Tensor:

@@ -175,9 +175,17 @@ class PairModel(nn.Module, ABC):
     def fuse(self, item: Encoding, text: Encoding) -> Fused:
         """f_M and head: row i of ``item``, k items joined (`Encoding.join`), with row i of ``text``."""
 
-    def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
-        """Return unit vectors ``(B, p)`` of items and texts whose cosine ranks (ITC)."""
+    def project_items(self, item: Encoding) -> Tensor:
+        """Return unit vectors ``(B, p)`` of items, whose cosines with those of texts rank (ITC)."""
         raise NotImplementedError(f"{self.family} has no contrastive projections")
+
+    def project_texts(self, text: Encoding) -> Tensor:
+        """Return unit vectors ``(B, p)`` of texts, whose cosines with those of items rank (ITC)."""
+        raise NotImplementedError(f"{self.family} has no contrastive projections")
+
+    def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
+        """Return the unit vectors ``(B, p)`` of items and of texts."""
+        return self.project_items(item), self.project_texts(text)
 
     def refuse_image_pairs(self) -> None:
         """Raise `InvalidSpec` when a pair has two images: no cosine ranks them."""

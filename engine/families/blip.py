@@ -99,11 +99,11 @@ class Blip(PairModel):
 
     @classmethod
     def tiny(cls) -> BlipConfig:
-        """Return a configuration of some 50,000 parameters."""
+        """Return a configuration of some 60,000 parameters."""
         return BlipConfig(
             image_size=16,
             patch_size=8,
-            vision_size=32,
+            vision_size=48,
             vision_layers=1,
             vision_heads=2,
             vision_feed_forward=64,
@@ -227,13 +227,15 @@ class Blip(PairModel):
         layers: list[BlipTextLayer] = list(self.text_encoder.encoder.layer)  # type: ignore[arg-type]
         return layers
 
-    def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
-        """Return the ITC vectors of items and texts ``(B, p)``, of length 1."""
+    def project_items(self, item: Encoding) -> Tensor:
+        """Return the ITC vectors of images ``(B, p)``, of length 1."""
         self.refuse_image_pairs()
-        return (
-            functional.normalize(self.vision_proj(item.pooled), dim=-1),
-            functional.normalize(self.text_proj(text.pooled), dim=-1),
-        )
+        return functional.normalize(self.vision_proj(item.pooled), dim=-1)
+
+    def project_texts(self, text: Encoding) -> Tensor:
+        """Return the ITC vectors of texts ``(B, p)``, of length 1."""
+        self.refuse_image_pairs()
+        return functional.normalize(self.text_proj(text.pooled), dim=-1)
 
     @property
     def temperature(self) -> Tensor:

@@ -89,11 +89,11 @@ class Clip(PairModel):
 
     @classmethod
     def tiny(cls) -> ClipConfig:
-        """Return a configuration of some 40,000 parameters."""
+        """Return a configuration of some 50,000 parameters."""
         return ClipConfig(
             image_size=16,
             patch_size=8,
-            vision_size=32,
+            vision_size=48,
             vision_layers=1,
             vision_heads=2,
             vision_feed_forward=64,
@@ -166,12 +166,13 @@ class Clip(PairModel):
         logits = torch.stack([torch.zeros_like(match), match], dim=-1)
         return Fused(product * product.shape[-1], logits)
 
-    def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
-        """Return the ITC vectors of items and texts ``(B, p)``, of length 1."""
-        return (
-            functional.normalize(self.visual_projection(item.pooled), dim=-1),
-            functional.normalize(self.text_projection(text.pooled), dim=-1),
-        )
+    def project_items(self, item: Encoding) -> Tensor:
+        """Return the ITC vectors of images ``(B, p)``, of length 1."""
+        return functional.normalize(self.visual_projection(item.pooled), dim=-1)
+
+    def project_texts(self, text: Encoding) -> Tensor:
+        """Return the ITC vectors of texts ``(B, p)``, of length 1."""
+        return functional.normalize(self.text_projection(text.pooled), dim=-1)
 
     @property
     def temperature(self) -> Tensor:

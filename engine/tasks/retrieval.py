@@ -259,7 +259,7 @@ def _item_vectors(model: PairModel, inputs: Inputs, item_rows: Tensor) -> Tensor
     made = []
     for part in item_rows.split(BATCH):
         items = inputs.encode_items(model, part)
-        made.append(model.project(items, items)[0].float().cpu())
+        made.append(model.project_items(items).float().cpu())
     return torch.cat(made)
 
 
@@ -268,7 +268,7 @@ def _text_vectors(model: PairModel, inputs: Inputs, text_rows: Tensor) -> Tensor
     made = []
     for part in text_rows.split(BATCH):
         texts = inputs.encode_texts(model, part)
-        made.append(model.project(texts, texts)[1].float().cpu())
+        made.append(model.project_texts(texts).float().cpu())
     return torch.cat(made)
 
 

@@ -281,7 +281,7 @@ def test_our_part_of_the_configuration_must_be_an_object(model: Blip, tmp_path: 
     ("field", "value", "message"),
     [
         ("image_size", 20, "image_size 20 is no multiple of patch_size 8"),
-        ("vision_heads", 3, "vision_size 32 is no multiple of vision_heads 3"),
+        ("vision_heads", 5, "vision_size 48 is no multiple of vision_heads 5"),
         ("text_heads", 5, "text_size 32 is no multiple of text_heads 5"),
     ],
 )

@@ -130,9 +130,9 @@ def test_the_readout_is_the_product_whose_mean_is_the_cosine(model: Clip) -> Non
     # With projections that keep the first coordinates, the vectors can be followed by hand.
     with torch.no_grad():
         for projection in (model.visual_projection, model.text_projection):
-            projection.weight.copy_(torch.eye(16, 32))
+            projection.weight.copy_(torch.eye(16, projection.in_features))
         model.logit_scale.fill_(math.log(10))
-    item, text = torch.zeros(1, 32), torch.zeros(1, 32)
+    item, text = torch.zeros(1, 48), torch.zeros(1, 32)
     item[0, :2], text[0, :2] = torch.tensor([3.0, 4.0]), torch.tensor([5.0, 0.0])
     one = torch.ones(1, 1, dtype=torch.bool)
     fused = model.fuse(Encoding(item[:, None], one, item), Encoding(text[:, None], one, text))

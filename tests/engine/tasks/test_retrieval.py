@@ -164,9 +164,11 @@ class Oracle(Albef):
 
     encode_texts = encode_items
 
-    def project(self, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
-        unit = torch.eye(self.cosines.shape[1])
-        return self.cosines[item.pooled[:, 0].long() % 9], unit[text.pooled[:, 0].long()]
+    def project_items(self, item: Encoding) -> Tensor:
+        return self.cosines[item.pooled[:, 0].long()]
+
+    def project_texts(self, text: Encoding) -> Tensor:
+        return torch.eye(self.cosines.shape[1])[text.pooled[:, 0].long()]
 
     def fuse(self, item: Encoding, text: Encoding) -> Fused:
         match = (item.pooled == text.pooled).float()
@@ -175,8 +177,7 @@ class Oracle(Albef):
 
 def oracle(model: PairModel, cosines: list[list[float]]) -> PairModel:
     model.__class__ = Oracle
-    # Texts are projected along with items of the same number, of which there may be fewer.
-    model.cosines = torch.tensor(cosines + [[0.0] * len(cosines[0])] * 6)  # type: ignore[assignment]
+    model.cosines = torch.tensor(cosines)  # type: ignore[assignment]
     return model
 
 
@@ -273,9 +274,29 @@ def test_outputs_are_distributions_over_the_own_text_and_the_gallery(
     images, texts = inputs.encode(model, rows[2:3])
     gallery = inputs.encode_texts(model, inputs.text_rows[inputs.gallery])
     image, own = model.project(images, texts)
-    others = model.project(gallery, gallery)[1]
+    others = model.project_texts(gallery)
     logits = torch.cat([own, others]) @ image[0] / model.temperature
     torch.testing.assert_close(made[2], logits.softmax(0).detach())
+
+
+@pytest.mark.parametrize("family", ["clip", "blip"])
+def test_towers_of_different_widths_are_ranked_as_one_pass_over_the_pairs_ranks_them(
+    family: str, tiny: Callable[..., PairModel], image_data: PairDataset
+) -> None:
+    """As those of published sizes are: CLIP B/32 has 768 beside 512, BLIP-large 1024 beside 768."""
+    model = tiny(family)
+    inputs = Inputs(model, image_data)
+    rows = inputs.split("test")
+    item, text = inputs.encode(model, rows)
+    assert item.pooled.shape[1] != text.pooled.shape[1]
+    images, texts = model.project(item, text)
+    first = (images @ texts.T).argmax(1)
+    # Each pair of these data has an image and a text of its own, but for texts that are equal.
+    right = inputs.text_rows[rows][first] == inputs.text_rows[rows]
+    found = {m.name: m.value for m in Retrieval(rerank=0).utility(model, inputs, rows)}
+    assert found["tr_r1"] == pytest.approx(100 * right.double().mean().item())
+    inputs.choose_gallery(inputs.split("train"), size=5)
+    assert torch.isfinite(Retrieval().outputs(model, inputs, rows)).all()
 
 
 def test_measuring_leaves_the_model_in_its_mode(model: PairModel, inputs: Inputs) -> None:
