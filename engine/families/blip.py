@@ -9,8 +9,9 @@ Pairs of two images (NLVR): each layer has one cross-attention for each image. T
 averaged in the first half of the layers, and joined by a linear layer in the second half (the
 paper's section on NLVR2).
 
-Checkpoints of the names and layout of `transformers.BlipForImageTextRetrieval`: each loads the
-other's. What differs from it: the trained temperature stands beside its weights, which it ignores;
+Checkpoints have the names and layout of `transformers.BlipForImageTextRetrieval`: each loads the
+other's, where a pair has one image and the head two classes. With more of either it has no such
+model, and ``config.json`` names no class of it. What differs from it: the trained temperature stands beside its weights, which it ignores;
 [ENC] is put in by this model, and has to be by the caller of the other. What differs from the
 paper: no decoder, momentum model or bootstrapping, which unlearning does not use; a linear head
 for classes.
@@ -253,7 +254,8 @@ class Blip(PairModel):
     def save(self, directory: Path) -> None:
         """Write weights, configuration, tokenizer and image processor as transformers does."""
         ours = self.config.model_dump(mode="json", include=OURS)
-        layout.save_layout(self.sizes, ARCHITECTURE, ours, directory)
+        known = self.items_per_pair == 1 and self.itm_head.out_features == 2
+        layout.save_layout(self.sizes, ARCHITECTURE if known else None, ours, directory)
         weights.save_weights(self, directory)
         self.tokenizer.save(directory, self.config.max_text_tokens)
         side = self.config.image_size

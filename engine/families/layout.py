@@ -25,19 +25,19 @@ ConfigT = TypeVar("ConfigT", bound=FamilyConfig)
 
 
 def save_layout(
-    layout: PreTrainedConfig, architecture: str, ours: dict[str, Any], directory: Path
+    layout: PreTrainedConfig, architecture: str | None, ours: dict[str, Any], directory: Path
 ) -> None:
     """Write ``config.json`` with sorted keys, so that equal configurations are equal bytes.
 
     Args:
         layout: the configuration of transformers.
-        architecture: class of transformers that the weights are for.
+        architecture: class of transformers that the weights are for; None: it has none.
         ours: what stands in no field of ``layout``.
         directory: where it is written.
     """
     described = json.loads(layout.to_json_string(use_diff=False))
     described.pop("_name_or_path", None)  # a place on the machine that made it
-    described |= {"architectures": [architecture], OURS: ours}
+    described |= {"architectures": [architecture] if architecture else None, OURS: ours}
     text = json.dumps(described, indent=2, sort_keys=True) + "\n"
     (directory / CONFIG).write_text(text, "utf-8")
 

@@ -74,6 +74,19 @@ def test_transformers_loads_what_we_save_and_says_the_same(model: Blip, tmp_path
     assert_equal_outputs(model, other.eval())
 
 
+def test_what_transformers_has_no_class_for_says_so_and_is_loaded_by_us(
+    image_data: PairDataset, image_pairs: PairDataset, tmp_path: Path
+) -> None:
+    """A head of three classes, and a second image, which transformers would leave out unasked."""
+    for name, data in (("three", replace(image_data, classes=3)), ("two", image_pairs)):
+        built, folder = Blip.build(Blip.tiny(), data, 0), tmp_path / name
+        folder.mkdir()
+        built.save(folder)
+        assert json.loads((folder / "config.json").read_text())["architectures"] is None
+        again = Blip.load(folder).state_dict()
+        assert all(torch.equal(weight, again[n]) for n, weight in built.state_dict().items())
+
+
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     """A BLIP as transformers publishes one: no [ENC] in its tokenizer, two more ids in its table."""
