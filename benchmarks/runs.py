@@ -21,9 +21,11 @@ import engine
 from benchmarks.figures import BenchmarkError
 from engine import Progress, RunResult, RunSpec
 from engine.data import convert
+from engine.data.files import SEPARATOR
 from engine.data.formats import formats
+from engine.data.items import node_texts_of
 from engine.families import families
-from engine.families.pretrained import FIELD, start_digest
+from engine.families.pretrained import FIELD, MINILM, resolve, start_digest
 from engine.families.sentences import CACHE_VARIABLE, PAIRS_VARIABLE
 from engine.methods import methods
 from engine.tasks import tasks
@@ -62,22 +64,22 @@ def digest(spec: RunSpec, data_digest: str, parent: str | None = None) -> str:
 
 
 def placeless(spec: RunSpec) -> RunSpec:
-    """Return the run with digests of pretrained models in place of their folders.
+    """Return the run with digests of pretrained models in place of their folders and of ``minilm``.
 
-    What is no whole path is a word of the engine, or the id of the run that makes the model.
+    What else is no whole path is the id of the run that makes the model.
     """
-    folders = {
-        name: Path(given)
+    digests = {
+        name: _start_digest(given)
         for name, given in spec.config.items()
-        if name.startswith(FIELD) and isinstance(given, str) and Path(given).is_absolute()
+        if name.startswith(FIELD) and isinstance(given, str)
+        if given == MINILM or Path(given).is_absolute()
     }
-    digests = {name: _start_digest(folder) for name, folder in folders.items()}
     return spec.model_copy(update={"config": {**spec.config, **digests}})
 
 
 @cache  # a plan asks for every cell
-def _start_digest(folder: Path) -> str:
-    return start_digest(folder)
+def _start_digest(name: str) -> str:
+    return start_digest(resolve(name))
 
 
 @cache
@@ -122,7 +124,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def data_digest(manifest: Path, root: Path) -> str:
-    """Return the SHA-256 of a manifest and of every file that its references name."""
+    """Return the SHA-256 of a manifest and of every file that a run reads for its references."""
     found = hashlib.sha256(manifest.read_bytes())
     for name in sorted(_referenced(manifest)):
         with (root / name).open("rb") as file:
@@ -135,7 +137,9 @@ def _referenced(manifest: Path) -> set[str]:
         rows = [json.loads(line) for line in lines]
     given = [row.get("image") or row["graph"] for row in rows]
     references = [name for one in given for name in ([one] if isinstance(one, str) else one)]
-    return {reference.partition("::")[0] for reference in references}
+    files = {reference.partition(SEPARATOR)[0] for reference in references}
+    graphs = {row["graph"].partition(SEPARATOR)[0] for row in rows if row.get("graph")}
+    return files | {node_texts_of(name) for name in graphs}
 
 
 def relevant_sources(action: str, family: str, task: str, method: str | None) -> list[Path]:

@@ -20,34 +20,38 @@ def together(files: Sequence[Path]) -> Json:
     A cell that several have is the last one's whose run ended. Runs that no cell needs are left out.
 
     Raises:
-        BenchmarkError: a file is no ``results.json``, or two are of other data, devices or threads.
+        BenchmarkError: a file is no ``results.json``, or two are of other data, originals, devices or threads.
     """
     contents = [read(file) for file in files]
     for file, content in zip(files[1:], contents[1:], strict=True):
         _check(files[0], contents[0], file, content)
-    cells: dict[tuple[Any, ...], tuple[Json, Mapping[str, Json]]] = {}
+    cells: dict[tuple[Any, ...], Json] = {}
     data: Json = {}
+    runs: dict[str, Json] = {}
     for content in contents:
         for name, one in content["data"].items():
             _check_data(name, data.setdefault(name, one), one)
+        for run_id, run in content["runs"].items():
+            if run_id not in runs or run["status"] in ENDED:
+                runs[run_id] = run
         for cell in content["cells"]:
             key = tuple(cell[name] for name in KEY)
-            if key not in cells or _ended(cell, content["runs"]):
-                cells[key] = cell, content["runs"]
+            if key not in cells or _ended(cell, runs):
+                cells[key] = cell
     amounts = _first_seen(content["options"]["amounts"] for content in contents)
-    chosen = sorted(cells.values(), key=_order([cell for cell, _ in cells.values()], amounts))
+    chosen = sorted(cells.values(), key=_order(list(cells.values()), amounts))
+    _check_originals(chosen, runs)
     found: Json = {}
-    for cell, runs in chosen:
+    for cell in chosen:
         found |= _behind(cell["run_id"], runs)
     options = {
         **contents[0]["options"],
         "amounts": amounts,
         "seeds": max(content["options"]["seeds"] for content in contents),
-        "parts": _first_seen([[cell["part"] for cell, _ in chosen]]),
+        "parts": _first_seen([[cell["part"] for cell in chosen]]),
     }
     head = {"format": contents[0]["format"], "commit": commit(), "machine": machine()}
-    rows = [cell for cell, _ in chosen]
-    return {**head, "options": options, "data": data, "cells": rows, "runs": found}
+    return {**head, "options": options, "data": data, "cells": chosen, "runs": found}
 
 
 def _check(first: Path, kept: Json, file: Path, content: Json) -> None:
@@ -69,6 +73,40 @@ def _check_data(name: str, kept: Json, other: Json) -> None:
         )
 
 
+def _check_originals(cells: Sequence[Json], runs: Mapping[str, Json]) -> None:
+    """Refuse rows of different originals: a table has one for each seed, and losses are from it."""
+    kept: dict[tuple[Any, ...], tuple[str, Any]] = {}
+    for cell in cells:
+        original = _original(cell["run_id"], runs)
+        value = None if original is None else _utility(runs[original])
+        if original is None or value is None:
+            continue
+        key = (cell["preset"], cell["family"], cell["seed"])
+        first, known = kept.setdefault(key, (original, value))
+        if known != value:
+            raise BenchmarkError(
+                f"rows of different originals: of {key[0]} ({key[1]}), seed {key[2]}, run {first} has a D_test of "
+                f"{known} and run {original} one of {value}; run the rows of one of them again"
+            )
+
+
+def _original(run_id: str | None, runs: Mapping[str, Json]) -> str | None:
+    """Return the training that a run goes back to, where it is there."""
+    while run_id is not None and run_id in runs:
+        parent = runs[run_id].get("parent")
+        if parent is None:
+            return run_id
+        run_id = parent
+    return None
+
+
+def _utility(run: Json) -> Any:
+    for metric in run["metrics"]:
+        if (metric["name"], metric["moment"], metric["subset"]) == ("d_test", "after", "test"):
+            return metric["value"]
+    return None
+
+
 def _ended(cell: Json, runs: Mapping[str, Json]) -> bool:
     if cell["run_id"] is None:
         return True
@@ -86,7 +124,7 @@ def _behind(run_id: str | None, runs: Mapping[str, Json]) -> Json:
     return {**before, run_id: run}
 
 
-def _order(cells: Sequence[Json], amounts: Sequence[str]) -> Callable[[Any], tuple[int, ...]]:
+def _order(cells: Sequence[Json], amounts: Sequence[str]) -> Callable[[Json], tuple[int, ...]]:
     """Return a key that brings cells into the order of the plan."""
     rows = [variant.row for variant in variants()]
     orders = {
@@ -98,8 +136,7 @@ def _order(cells: Sequence[Json], amounts: Sequence[str]) -> Callable[[Any], tup
     others = _first_seen([rows, [cell["row"] for cell in cells]])
     own = _first_seen([[cell["row"] for cell in cells if cell["part"] != "main"]])
 
-    def place(found: tuple[Json, Any]) -> tuple[int, ...]:
-        cell = found[0]
+    def place(cell: Json) -> tuple[int, ...]:
         main = cell["part"] == "main"
         row = (others if main else own).index(cell["row"])
         return (*(order.index(cell[name]) for name, order in orders.items()), row, cell["seed"])

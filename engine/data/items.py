@@ -95,13 +95,18 @@ class GraphStore:
         return self._tables[name].graph(key, reference)
 
 
+def node_texts_of(name: str) -> str:
+    """Return the file with the texts of the nodes of a graph file, both below the root of the data."""
+    folder = name.rpartition("/")[0]
+    return f"{folder}/nodes.tsv" if folder else "nodes.tsv"
+
+
 class _GraphTable:
     """One npz of subgraphs with its node texts."""
 
     def __init__(self, files: DataFiles, name: str) -> None:
         self.arrays = _load_arrays(files.read(name), name)
-        folder = name.rpartition("/")[0]
-        nodes = f"{folder}/nodes.tsv" if folder else "nodes.tsv"
+        nodes = node_texts_of(name)
         self.texts = _node_texts(files.read(nodes), nodes)
         self.index = {str(key): row for row, key in enumerate(self.arrays["pair_id"])}
 

@@ -10,11 +10,11 @@ averaged in the first half of the layers, and joined by a linear layer in the se
 paper's section on NLVR2).
 
 Checkpoints have the names and layout of `transformers.BlipForImageTextRetrieval`: each loads the
-other's, where a pair has one image and the head two classes. With more of either it has no such
-model, and ``config.json`` names no class of it. What differs from it: the trained temperature stands beside its weights, which it ignores;
-[ENC] is put in by this model, and has to be by the caller of the other. What differs from the
-paper: no decoder, momentum model or bootstrapping, which unlearning does not use; a linear head
-for classes.
+other's, where a pair has one image and the head two classes. With more of either, transformers has
+no such model, and ``config.json`` names no class of it. What differs: the trained temperature stands
+beside the weights of transformers, which ignores it; [ENC] is put in by this model, and has to be by
+the caller of the other. What differs from the paper: no decoder, momentum model or bootstrapping,
+which unlearning does not use; a linear head for classes.
 """
 
 from collections.abc import Mapping, Sequence

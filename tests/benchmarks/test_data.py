@@ -105,3 +105,15 @@ def test_the_digest_is_of_the_manifest_and_of_what_it_refers_to(tmp_path: Path) 
     assert data_digest(manifest, tmp_path) == first
     (tmp_path / "b.zip").write_bytes(b"3")
     assert data_digest(manifest, tmp_path) != first
+
+
+def test_the_digest_is_of_the_texts_of_nodes_as_well(tmp_path: Path) -> None:
+    manifest, nodes = tmp_path / "m.jsonl", tmp_path / "graph" / "nodes.tsv"
+    row = {"id": "x", "graph": "graph/test.npz::1", "text": "t", "split": "train"}
+    manifest.write_text(json.dumps(row) + "\n")
+    nodes.parent.mkdir()
+    (tmp_path / "graph" / "test.npz").write_bytes(b"1")
+    nodes.write_text("gene A")
+    first = data_digest(manifest, tmp_path)
+    nodes.write_text("gene B")
+    assert data_digest(manifest, tmp_path) != first

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import runs
 from benchmarks.figures import BenchmarkError
 from benchmarks.paper import presets
 from benchmarks.paper.__main__ import main
@@ -201,6 +202,22 @@ def test_a_run_is_found_by_what_a_pretrained_model_is_and_not_by_where_it_lies(
         return digest(spec, "data")
 
     assert found("here", b"one") == found("there", b"one") != found("others", b"two")
+
+
+def test_minilm_is_what_its_package_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataSpec(manifest=tmp_path / "m.jsonl", root=tmp_path)
+    config = {"pretrained": "minilm"}
+    spec = RunSpec(action="train", data=data, family="gcn_bert", task="graph_text", config=config)
+    found = set()
+    for content in (b"one", b"two"):
+        folder = _model(tmp_path / content.decode(), content)
+        monkeypatch.setattr(runs, "resolve", {"minilm": folder}.__getitem__)
+        runs._start_digest.cache_clear()
+        found.add(digest(spec, "data"))
+    runs._start_digest.cache_clear()
+    assert len(found) == 2
 
 
 def test_a_data_set_of_ones_own_is_a_column_of_the_tables(

@@ -13,9 +13,16 @@ from benchmarks.paper.together import together
 from tests.benchmarks.made_results import Json, both, cell, content, ended, unlearned
 
 
-def _run(value: float, *, parent: str | None = None, config: Json | None = None) -> Json:
-    made = unlearned(both(70.0, value))
-    return {**made, "parent": parent, "spec": {**made["spec"], "config": config or {}}}
+def _run(
+    value: float, *, test: float = 70.0, parent: str | None = None, config: Json | None = None
+) -> Json:
+    made = unlearned([])
+    return {
+        **made,
+        "metrics": both(test, value),
+        "parent": parent,
+        "spec": {**made["spec"], "config": config or {}},
+    }
 
 
 def _file(folder: Path, made: Json) -> Path:
@@ -127,3 +134,23 @@ def test_what_does_not_compare_is_not_put_together(
 ) -> None:
     with pytest.raises(BenchmarkError, match=said):
         together([_first(tmp_path), _second(tmp_path, **changed)])
+
+
+def test_rows_of_different_originals_are_not_put_together(tmp_path: Path) -> None:
+    """A training of one seed on another processor or at another commit may end elsewhere."""
+    other = {"mine": _run(50.0, test=71.0), "new": _run(20.0, parent="mine")}
+    three = _file(tmp_path / "three", content([cell("a", "ul", "new")], other, seeds=1))
+    with pytest.raises(
+        BenchmarkError, match=r"seed 0, run original has a D_test of 70\.0 and run mine"
+    ):
+        together([_first(tmp_path), three])
+
+
+def test_the_same_run_is_taken_from_where_it_ended(tmp_path: Path) -> None:
+    done = {"x": _run(10.0)}
+    cut = {"x": ended("missing", "it was not run")}
+    files = [
+        _file(tmp_path / str(number), content([cell("a", "ul", "x")], runs, seeds=1))
+        for number, runs in enumerate((cut, done, cut))
+    ]
+    assert together(files)["runs"]["x"]["status"] == "done"
