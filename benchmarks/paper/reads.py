@@ -76,7 +76,8 @@ def spent(results: Results, name: str, unit: float) -> Read:
 
     def read(cell: Json, moment: str) -> float | None:
         run = results.run(cell)
-        return None if moment != "after" or not run or not run["cost"] else run["cost"][name] / unit
+        cost = (run and run["cost"]) or {}
+        return cost[name] / unit if moment == "after" and name in cost else None
 
     return read
 

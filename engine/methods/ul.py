@@ -128,7 +128,8 @@ methods.register("ul")(
             "Nothing holds what the model knows of retained pairs.",
             (
                 "The run stops when the deleted pairs score like unseen ones on average; single "
-                "pairs may still score higher or lower."
+                "pairs may still score higher or lower. Both objectives end it there, with the same "
+                "model."
             ),
             REPEATED,
         ),

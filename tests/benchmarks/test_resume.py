@@ -76,6 +76,31 @@ def test_a_killed_benchmark_goes_on_and_does_nothing_twice(
     _reuse(arguments, out, tmp_path, capsys)
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_benchmark_ends_its_runs_and_says_how_to_go_on(
+    stop: signal.Signals, data_sets: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, str(DRIVER), "--data", str(data_sets), "--out", str(out), *OPTIONS]
+    process = subprocess.Popen(
+        command,
+        text=True,
+        stderr=subprocess.PIPE,
+        # A background job of a shell ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    _wait_for(out / RUNS, "*/spec.json", 1, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.rstrip().endswith(f"stopped; go on with: --out {out} --resume")
+    assert not psutil.wait_procs(children, timeout=30)[1], "a run outlived the benchmark"
+    # What is there is written even so: nothing is done, and the file says so.
+    runs = json.loads((out / "results.json").read_text())["runs"]
+    assert {run["status"] for run in runs.values()} == {"missing"}
+
+
 def _reuse(
     arguments: list[str], out: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,6 +160,29 @@ def test_table_3_has_the_ratio_with_two_decimals() -> None:
     assert _row(table, "MultiDelete") == ["1.10 ± 0.25", "1.10 ± 0.25", "1.10 ± 0.25"]
 
 
+def test_the_attack_behind_table_3_has_its_own_quality_beside_it() -> None:
+    found = [
+        metric("mi_attack_auc", 0.6414, "forget", "before"),
+        metric("mi_attack_auc", 0.5512, "forget"),
+        metric("mi_tpr_at_1pct_fpr", 0.032, "forget", "before"),
+        metric("mi_tpr_at_1pct_fpr", 0.018, "forget"),
+    ]
+    made = content([cell("a", "ul", "x")], {"x": unlearned(found)}, seeds=1)
+    table = _table(Results(made), "The attack behind the ratio")
+    assert list(table.headings) == ["Method", "A, AUC", "A, TPR at 1% FPR"]
+    assert _row(table, "Original") == ["0.641", "3.2"]
+    assert _row(table, "UL") == ["0.551", "1.8"]
+
+
+def test_an_amount_that_a_data_set_was_not_run_with_has_no_summary() -> None:
+    runs = {"x": unlearned(both(80.0, 40.0)), "y": unlearned(both(70.0, 30.0))}
+    cells = [cell("a", "ul", "x"), cell("b", "ul", "y", amount="20%")]
+    made = content(cells, runs, seeds=1)
+    made["options"]["amounts"] = ["10%", "20%"]
+    titles = [table.title for table in tables(Results(made))]
+    assert titles[:2] == ["A, 10% deleted", "B, 20% deleted"]
+
+
 def _ablated() -> tuple[list[Json], dict[str, Json]]:
     """Table 4's rows by D_test, D_f and both probes; the original has 90, 50, 84 and 80."""
     rows = {
