@@ -125,7 +125,7 @@ def with_references(
         _scores(context, student, inputs, rows),
     )
     before, after = (
-        _by_group(groups, target[moment], np.stack([one[moment] for one in made]))
+        _by_group(context, groups, target[moment], np.stack([one[moment] for one in made]))
         for moment in (0, 1)
     )
     return replace(views[0], references=before), replace(views[1], references=after)
@@ -162,13 +162,16 @@ def _group(members: Tensor, others: Tensor, count: int, random: np.random.Genera
 
 
 def _by_group(
-    groups: dict[str, Group], target: Floats, references: Floats
+    context: Unlearning, groups: dict[str, Group], target: Floats, references: Floats
 ) -> dict[str, ReferenceScores]:
     """Cut scores ``(n,)`` and ``(K, n)`` into the groups, which follow one another."""
     found, start = {}, 0
     for name, group in groups.items():
         part = slice(start, start + len(group.rows))
-        found[name] = ReferenceScores(target[part], references[:, part], group.inside, group.member)
+        labels = context.inputs.labels[group.rows].numpy() if context.task.labelled else None
+        found[name] = ReferenceScores(
+            target[part], references[:, part], group.inside, group.member, labels
+        )
         start = part.stop
     return found
 

@@ -98,16 +98,14 @@ def attack(results: Results, column: Column, amount: str) -> Iterator[Table]:
     if not _measured(results, column, amount, metric(results, "ulira_auc")):
         return
     for group in GROUPS:
-        reads = list(_attacked(results, group))
-        if group == "deleted":
-            reads += [
-                (
-                    f"AUC, label {label}",
-                    detail(results, "ulira_auc", "per_label", label, "value"),
-                    3,
-                )
-                for label in labels(results, results.select("main", column, amount=amount))
-            ]
+        known = labels(results, results.select("main", column, amount=amount))
+        by_label = [
+            found
+            for label in known
+            for found in _attacked_of(results, group, label)
+            if _measured(results, column, amount, found[1])
+        ]
+        reads = [*_attacked(results, group), *by_label]
         title = f"Attack on each of the {group} pairs, {results.title(column)}, {amount} deleted"
         note = (
             f"U-LiRA, which has reference models of the same procedure for each pair: {group} pairs "
@@ -126,6 +124,15 @@ def _attacked(results: Results, group: str) -> Iterator[tuple[str, Read, int]]:
         reads = {words: metric(results, name, subset=subset), f"{words}, over references": pooled}
         for heading, read in reads.items():
             yield heading, in_points(read) if "TPR" in words else read, digits
+
+
+def _attacked_of(results: Results, group: str, label: str) -> Iterator[tuple[str, Read, int]]:
+    """Yield the AUC on this model's pairs of a label, and the rate over references."""
+    subset, rate = GROUPS[group], "ulira_tpr_at_1pct_fpr"
+    own = detail(results, "ulira_auc", "per_label", label, "value", subset=subset)
+    pooled = detail(results, rate, "on_references", "per_label", label, "value", subset=subset)
+    yield f"AUC, label {label}", own, 3
+    yield f"{ATTACKS[rate][0]}, over references, label {label}", in_points(pooled), 1
 
 
 def ablation(results: Results, column: Column, amount: str) -> Table:

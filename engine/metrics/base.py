@@ -60,12 +60,14 @@ class ReferenceScores:
         references: by each reference model ``(K, n)``.
         inside: whether that reference model learned the pair ``(K, n)``.
         member: whether the model under attack learned the pair ``(n,)``.
+        labels: of the pairs ``(n,)``, -1 where there is none; None where the task has no labels.
     """
 
     target: Floats
     references: Floats
     inside: NDArray[np.bool_]
     member: NDArray[np.bool_]
+    labels: Labels | None = None
 
 
 References = Mapping[str, ReferenceScores] | str

@@ -24,11 +24,12 @@ references. The interval is over pairs, not over reference models.
 ``on_references`` in ``details`` is the same figure when each reference is attacked with the others, as
 the paper evaluates it: of the procedure and not of this one version, with the same pairs on both sides, and
 with half of the models times all pairs there, enough for rates that a single version has too few
-pairs for. ``per_label`` is the figure of the deleted pairs of each label against all that were never seen.
+pairs for. ``per_label`` is the figure of the group's pairs of each label against those of that label that were
+never seen, of this model and of references.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,7 @@ def ulira(evidence: Evidence, _before: Evidence | None, moment: Moment) -> list[
         return missing if moment == "after" else []
     found = []
     for number, (group, given) in enumerate(evidence.references.items()):
-        labels = evidence.deleted.labels if group == "forget" else None
-        found += _group(group, given, labels, moment, evidence.seed + 1000 * number)
+        found += _group(group, given, moment, evidence.seed + 1000 * number)
     return found
 
 
@@ -107,16 +107,14 @@ def _log_density(target: Floats, references: Floats, chosen: Chosen) -> Floats:
     return density
 
 
-def _group(
-    group: str, given: ReferenceScores, labels: Labels | None, moment: Moment, seed: int
-) -> list[Metric]:
+def _group(group: str, given: ReferenceScores, moment: Moment, seed: int) -> list[Metric]:
     scale = span(given.target, given.references)
     references = logit_scaled(given.references, scale)
     target = logit_scaled(given.target, scale)
     ratios = log_ratio(target, references, given.inside, ~given.inside)
     members, others = ratios[given.member], ratios[~given.member]
     reason = not_finite(given.target, given.references) or too_few("learned", len(members), 1)
-    pooled = None if reason else _Pooled.of(references, given.inside)
+    pooled = None if reason else _Pooled.of(references, given.inside, given.labels)
     details = {"never_seen": len(others), "reference_models": len(references)}
     figures = {"ulira_auc": _auc(members, others, reason, seed)}
     for name, rate in RATES.items():
@@ -125,21 +123,28 @@ def _group(
     for name, figure in figures.items():
         more: dict[str, Any] = {} if pooled is None else pooled.figure(RATES.get(name), seed)
         if not reason:
-            by = _by_label(name, members, labels, others, seed)
+            by = _by_label(name, (members, others), given, seed)
             more |= {"per_label": by} if by else {}
         found.append(_metric(name, moment, group, len(members), figure, details | more))
     return found
 
 
 def _by_label(
-    name: str, members: Floats, labels: Labels | None, others: Floats, seed: int
+    name: str, ratios: tuple[Floats, Floats], given: ReferenceScores, seed: int
 ) -> dict[str, dict[str, Any]]:
-    def measure(_label: int, rows: Rows) -> Figure:
-        if name in RATES:
-            return _rate(members[rows], others, None, RATES[name], seed)
-        return _auc(members[rows], others, None, seed)
+    if given.labels is None:
+        return {}
+    (members, others), labels = ratios, given.labels
 
-    return by_label(labels, measure)
+    def measure(label: int, rows: Rows) -> Figure:
+        unseen = others[labels[~given.member] == label]
+        if name in RATES:
+            found = _rate(members[rows], unseen, None, RATES[name], seed)
+        else:
+            found = _auc(members[rows], unseen, None, seed)
+        return replace(found, against=len(unseen))
+
+    return by_label(labels[given.member], measure)
 
 
 def _auc(members: Floats, others: Floats, reason: str | None, seed: int) -> Figure:
@@ -168,32 +173,46 @@ class _Pooled:
     Attributes:
         ratios: log ratios ``(K, n)``.
         inside: whether that reference learned the pair ``(K, n)``.
+        labels: of the pairs ``(n,)``, or None.
     """
 
     ratios: Floats
     inside: Chosen
+    labels: Labels | None
 
     @classmethod
-    def of(cls, references: Floats, inside: Chosen) -> "_Pooled":
-        return cls(np.stack(list(_left_out(references, inside))), inside)
+    def of(cls, references: Floats, inside: Chosen, labels: Labels | None) -> "_Pooled":
+        return cls(np.stack(list(_left_out(references, inside))), inside, labels)
 
     def figure(self, rate: float | None, seed: int) -> dict[str, Any]:
         """Return the AUC, or the true positive rate at ``rate``, with an interval over pairs."""
+        whole = self._figure(np.arange(self.ratios.shape[1]), rate, seed)
+        found: dict[str, Any] = {
+            "value": whole.value,
+            "interval": whole.interval,
+            "unavailable": whole.unavailable,
+            "n": int(self.inside.sum()),
+            "never_seen": whole.against,
+        }
+        by = by_label(self.labels, lambda _label, rows: self._figure(rows, rate, seed))
+        return {"on_references": found | ({"per_label": by} if by else {})}
+
+    def _figure(self, pairs: Rows, rate: float | None, seed: int) -> Figure:
+        """Return the figure of some pairs ``(k,)``: by references that learned them against those that did not."""
 
         def value(rows: Rows) -> float:
-            ratios, inside = self.ratios[:, rows], self.inside[:, rows]
+            ratios, inside = self.ratios[:, pairs[rows]], self.inside[:, pairs[rows]]
             members, others = ratios[inside], ratios[~inside]
             return auc(members, others) if rate is None else rate_at(members, others, rate)
 
-        pairs = self.ratios.shape[1]
-        sizes = {"n": int(self.inside.sum()), "never_seen": int((~self.inside).sum())}
-        reason = too_few("never seen", sizes["never_seen"], round(1 / (rate or 1)))
-        found: dict[str, Any] = {"value": None, "interval": None, "unavailable": reason, **sizes}
-        if not reason:
-            found["value"] = value(np.arange(pairs))
-            if pairs >= MIN_FOR_INTERVAL:
-                found["interval"] = bootstrap(value, pairs, np.random.default_rng([seed, 15]))
-        return {"on_references": found}
+        unseen = int((~self.inside[:, pairs]).sum())
+        reason = too_few("never seen", unseen, round(1 / (rate or 1)))
+        if reason:
+            return Figure(unavailable=reason, against=unseen)
+        interval = None
+        if len(pairs) >= MIN_FOR_INTERVAL:
+            interval = bootstrap(value, len(pairs), np.random.default_rng([seed, 15]))
+        return Figure(value(np.arange(len(pairs))), interval, against=unseen)
 
 
 def _left_out(references: Floats, inside: Chosen) -> Iterator[Floats]:

@@ -137,18 +137,38 @@ def test_deleted_pairs_of_each_label_are_attacked_on_their_own(make_evidence: Ma
     moved = _scores(150, 150, shift=4.0)
     gone = moved.references[(~moved.inside).argmax(axis=0), np.arange(300)]
     mixed = replace(moved, target=np.where(np.arange(300) < 100, gone, moved.target))
-    labels = np.repeat([0, 1], [100, 50])
-    evidence = make_evidence()
-    deleted = replace(evidence.deleted, labels=labels)
-    evidence = replace(evidence, deleted=deleted, references={"forget": mixed, "retained": moved})
-    found = ulira(evidence, None, "after")
+    labels = np.repeat([0, 1, 0, 1], [100, 50, 75, 75])
+    mixed, moved = replace(mixed, labels=labels), replace(moved, labels=labels)
+    found = _attack(make_evidence, forget=mixed, retained=moved)
     by = _named(found, "ulira_auc").details["per_label"]
     assert (by["0"]["n"], by["1"]["n"]) == (100, 50)
     assert by["1"]["value"] > 0.9
     assert by["0"]["value"] == pytest.approx(0.5, abs=0.15)
+    assert (by["0"]["against"], by["1"]["against"]) == (75, 75)
     rates = _named(found, "ulira_tpr_at_1pct_fpr").details["per_label"]
-    assert rates["1"]["value"] > 0.5 > rates["0"]["value"]
-    assert "per_label" not in _named(found, "ulira_auc", "retained").details
+    assert rates["1"]["unavailable"] == "needs at least 100 never seen pairs; 75 came"
+    kept = _named(found, "ulira_auc", "retained").details["per_label"]
+    assert kept["0"]["value"] > 0.9
+
+
+def test_labels_are_told_apart_over_references_as_well(make_evidence: Make) -> None:
+    """Pairs of label 1 leave a trace in every model that learned them, those of label 0 leave none."""
+    some, none = _scores(150, 150, shift=4.0), _scores(150, 150, shift=0.0)
+    one = np.arange(300) % 3 == 0
+    mixed = replace(
+        none,
+        target=np.where(one, some.target, none.target),
+        references=np.where(one, some.references, none.references),
+        labels=one.astype(np.int64),
+    )
+    found = _attack(make_evidence, forget=mixed)
+    for name, chance in (("ulira_auc", 0.5), ("ulira_tpr_at_1pct_fpr", 0.01)):
+        by = _named(found, name).details["on_references"]["per_label"]
+        assert (by["0"]["n"], by["1"]["n"]) == (200, 100)
+        assert by["0"]["against"] == 800
+        assert by["0"]["value"] == pytest.approx(chance, abs=0.06)
+        assert by["1"]["value"] > 0.7
+        assert by["1"]["interval"][0] <= by["1"]["value"] <= by["1"]["interval"][1]
 
 
 def test_rates_need_a_hundred_and_a_thousand_pairs_never_seen(make_evidence: Make) -> None:
