@@ -1,10 +1,14 @@
-"""A data set whose pairs have two images each."""
+"""A data set whose pairs have two images each, and an encoder of texts that is not trained."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import BertConfig, BertModel
 
 from engine.data.pairs import Pair, PairDataset
+from engine.tokenizers import train_tokenizer
 
 
 def _joined(first: Pair, second: Pair, label: int) -> Pair:
@@ -22,3 +26,22 @@ def image_pairs(image_data: PairDataset) -> PairDataset:
     halves = zip(image_data.pairs[::2], image_data.pairs[1::2], strict=True)
     pairs = [_joined(first, second, at % 2) for at, (first, second) in enumerate(halves)]
     return replace(image_data, name="image_pairs", pairs=pairs, classes=2)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    """A small BERT with random weights, saved as transformers saves one, with a tokenizer."""
+    folder = tmp_path / "encoder"
+    torch.manual_seed(5)
+    tokenizer = train_tokenizer(["node about binds", "the first feeds the other"], 300)
+    sizes = BertConfig(
+        vocab_size=tokenizer.vocabulary,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(sizes).save_pretrained(folder)
+    tokenizer.save(folder, 64)
+    return folder

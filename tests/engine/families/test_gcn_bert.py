@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
 
 from engine.data.items import GraphItem
 from engine.data.pairs import PairDataset
@@ -15,7 +14,6 @@ from engine.families import GcnBert, GcnBertConfig, PairModel, pretrained
 from engine.families.graphs import graph_table
 from engine.families.sentences import CACHE_VARIABLE, frozen_encoder
 from engine.inputs import Inputs
-from engine.tokenizers import train_tokenizer
 
 
 def graph(nodes: list[int], edges: list[tuple[int, int]]) -> GraphItem:
@@ -97,25 +95,6 @@ def test_auto_takes_minilm_where_it_is_installed(
     monkeypatch.setattr(pretrained, "minilm_installed", lambda: False)
     small = GcnBert.tiny().model_copy(update={"pretrained": "auto"})
     assert GcnBert.build(small, graph_data, 0).config.pretrained is None
-
-
-@pytest.fixture
-def encoder(tmp_path: Path) -> Path:
-    """A small BERT with random weights, saved as transformers saves one, with a tokenizer."""
-    folder = tmp_path / "encoder"
-    torch.manual_seed(5)
-    tokenizer = train_tokenizer(["node about binds", "the first feeds the other"], 300)
-    sizes = BertConfig(
-        vocab_size=tokenizer.vocabulary,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    BertModel(sizes).save_pretrained(folder)
-    tokenizer.save(folder, 64)
-    return folder
 
 
 def frozen_config(encoder: Path, **changes: Any) -> GcnBertConfig:
