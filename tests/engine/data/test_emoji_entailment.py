@@ -107,3 +107,13 @@ def test_the_real_pairs_are_converted_within_seconds(real_data: Path, tmp_path: 
 def test_a_folder_with_both_files_asks_for_one_of_them(real_data: Path) -> None:
     with pytest.raises(DataError, match="emoji_entailment, emoji_pairs fit: give the path of the"):
         detect_format(real_data / "emoji_reasoning")
+
+
+def test_an_id_that_occurs_twice_is_named_with_both_places(
+    tmp_path: Path, write_lines: WriteLines
+) -> None:
+    path = write_lines("entailment.jsonl", [LINE, {**LINE, "gold_label": "neutral"}])
+    drawings(tmp_path / "images.zip")
+    reason = "line 2: the id 'eve-0' was used in entailment.jsonl, line 1; ids must be unique"
+    with pytest.raises(DataError, match=reason):
+        convert(path, tmp_path / "out.jsonl")

@@ -75,3 +75,12 @@ def test_the_real_pairs_load_with_both_drawings(real_data: Path, tmp_path: Path)
     dataset = load_dataset(DataSpec(manifest=tmp_path / "out.jsonl", root=report.root))
     assert sum(pair.label or 0 for pair in dataset.split("test")) == 886
     assert [dataset.items.load(item).size for item in dataset.pairs[0].items] == [(72, 72)] * 2
+
+
+def test_an_identifier_that_occurs_twice_is_named_with_both_places(
+    root: Path, write_lines: WriteLines
+) -> None:
+    path = write_lines("image_pairs.jsonl", [LINE, {**LINE, "label": 0}])
+    reason = "line 2: the id 'train-0-0' was used in image_pairs.jsonl, line 1; ids must be unique"
+    with pytest.raises(DataError, match=reason):
+        convert(path, root / "out.jsonl")

@@ -114,3 +114,17 @@ def test_published_lines_are_found_beside_images_in_another_place(
     assert report.root == tmp_path / "elsewhere"
     row = json.loads((tmp_path / "out.jsonl").read_text())
     assert row["image"] == ["dev/dev-1-0-img0.png", "dev/dev-1-0-img1.png"]
+
+
+def test_an_identifier_that_occurs_twice_is_named_with_both_places(
+    tmp_path: Path, write_lines: WriteLines
+) -> None:
+    images(tmp_path / "dev", "dev-850-2")
+    path = write_lines("dev.json", [line("dev-850-2-0"), line("dev-850-2-0", "False")])
+    reason = (
+        "dev.json, line 2: the id 'dev-850-2-0' was used in dev.json, line 1; ids must be unique"
+    )
+    with pytest.raises(DataError) as refused:
+        convert(path, tmp_path / "out.jsonl")
+    assert str(refused.value) == reason
+    assert not (tmp_path / "out.jsonl").exists()

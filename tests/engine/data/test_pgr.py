@@ -119,3 +119,11 @@ def test_pairs_without_graphs_are_an_error_that_names_what_is_missing(graph_root
     (_write(graph_root, PAIR) / "graph" / "subgraphs_1hop.npz").unlink()
     with pytest.raises(DataError, match=r"format pgr, and graph/subgraphs_1hop\.npz is missing"):
         detect_format(graph_root)
+
+
+def test_an_id_that_occurs_twice_is_named_with_both_places(graph_root: Path) -> None:
+    _write(graph_root, PAIR, {**PAIR, "label": 0})
+    reason = "pairs.jsonl, line 2: the id 'p0' was used in pairs.jsonl, line 1; ids must be unique"
+    with pytest.raises(DataError) as refused:
+        convert(graph_root, graph_root / "out.jsonl")
+    assert str(refused.value) == reason
