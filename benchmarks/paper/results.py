@@ -16,6 +16,7 @@ from benchmarks.paper.data import BenchData
 from benchmarks.paper.layout import FORMAT, Json
 from benchmarks.paper.plan import Cell, Job, Options
 from benchmarks.paper.run import Bench, Outcome
+from benchmarks.paper.variants import variants
 from benchmarks.runs import placeless
 from engine.spec import Metric
 
@@ -175,8 +176,15 @@ class Results:
         return f"{title} ({column[1]})" if several else title
 
     def rows(self, part: str) -> list[str]:
-        """Return the rows of a part, in the order of the plan."""
-        return list(dict.fromkeys(cell["row"] for cell in self.cells if cell["part"] == part))
+        """Return the rows of a part, in the order of the plan.
+
+        Data sets that were run at other times may have other methods: these are in the order of methods.
+        """
+        found = dict.fromkeys(cell["row"] for cell in self.cells if cell["part"] == part)
+        if part != "main":
+            return list(found)
+        ranks = {variant.row: rank for rank, variant in enumerate(variants())}
+        return sorted(found, key=lambda row: ranks.get(row, len(ranks)))
 
     def seeds(self, part: str) -> int:
         """Return how many seeds a part has."""

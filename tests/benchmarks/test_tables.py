@@ -174,6 +174,13 @@ def test_the_attack_behind_table_3_has_its_own_quality_beside_it() -> None:
     assert _row(table, "UL") == ["0.551", "1.8"]
 
 
+def test_methods_stand_in_their_order_though_one_was_run_on_the_second_data_set_alone() -> None:
+    runs = {name: unlearned(both(80.0, 40.0)) for name in ("x", "y", "z")}
+    cells = [cell("a", "retrain", "x"), cell("a", "ul", "y"), cell("b", "erm_ktp", "z")]
+    table = _table(Results(content(cells, runs, seeds=1)), "Table 2")
+    assert [row[0] for row in table.rows] == ["Original", "Retrain", "Erm-Ktp", "UL"]
+
+
 def test_an_amount_that_a_data_set_was_not_run_with_has_no_summary() -> None:
     runs = {"x": unlearned(both(80.0, 40.0)), "y": unlearned(both(70.0, 30.0))}
     cells = [cell("a", "ul", "x"), cell("b", "ul", "y", amount="20%")]
