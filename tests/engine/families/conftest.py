@@ -1,4 +1,4 @@
-"""A data set whose pairs have two images each, and an encoder of texts that is not trained."""
+"""A data set whose pairs have two images each, and small BERTs to start from."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,18 +30,29 @@ def image_pairs(image_data: PairDataset) -> PairDataset:
 
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
+    """A BERT of 16 dimensions, as readers of graphs start from."""
+    texts = ["node about binds", "the first feeds the other"]
+    return _saved_bert(tmp_path / "encoder", texts, size=16, most_tokens=64)
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """A BERT of 32 dimensions, as wide as a tiny ALBEF."""
+    return _saved_bert(tmp_path / "bert", ["one two three"], size=32, most_tokens=48)
+
+
+def _saved_bert(folder: Path, texts: list[str], *, size: int, most_tokens: int) -> Path:
     """A small BERT with random weights, saved as transformers saves one, with a tokenizer."""
-    folder = tmp_path / "encoder"
     torch.manual_seed(5)
-    tokenizer = train_tokenizer(["node about binds", "the first feeds the other"], 300)
+    tokenizer = train_tokenizer(texts, 300)
     sizes = BertConfig(
         vocab_size=tokenizer.vocabulary,
-        hidden_size=16,
+        hidden_size=size,
         num_hidden_layers=2,
         num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
+        intermediate_size=2 * size,
+        max_position_embeddings=most_tokens,
     )
     BertModel(sizes).save_pretrained(folder)
-    tokenizer.save(folder, 64)
+    tokenizer.save(folder, most_tokens)
     return folder

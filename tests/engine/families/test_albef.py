@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from transformers import BertModel, ViTConfig, ViTModel
 
 from engine.data.pairs import PairDataset
 from engine.errors import CheckpointError, InvalidSpec
@@ -148,31 +148,12 @@ def test_pixels_are_normalised_by_mean_and_deviation(model: Albef) -> None:
     torch.testing.assert_close(taken[0, :, 0, 0], torch.tensor(expected))
 
 
-@pytest.fixture
-def pretrained_bert(tmp_path: Path) -> Path:
-    """A BERT with random weights, saved as transformers saves one, with a tokenizer."""
-    folder = tmp_path / "bert"
-    torch.manual_seed(5)
-    tokenizer = train_tokenizer(["one two three"], 300)
-    sizes = BertConfig(
-        vocab_size=tokenizer.vocabulary,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=48,
-    )
-    BertModel(sizes).save_pretrained(folder)
-    tokenizer.save(folder, 48)
-    return folder
-
-
 def test_a_pretrained_bert_fills_text_and_fusion_layers(
-    image_data: PairDataset, pretrained_bert: Path
+    image_data: PairDataset, bert: Path
 ) -> None:
-    config = Albef.tiny().model_copy(update={"pretrained_text": str(pretrained_bert)})
+    config = Albef.tiny().model_copy(update={"pretrained_text": str(bert)})
     built = Albef.build(config, image_data, 0)
-    source = BertModel.from_pretrained(pretrained_bert)
+    source = BertModel.from_pretrained(bert)
     mine = [*built.text_layers, *built.fusion_layers]
     for layer, original in zip(mine, source.encoder.layer, strict=True):
         assert torch.equal(layer.attention.self.query.weight, original.attention.self.query.weight)
@@ -182,23 +163,21 @@ def test_a_pretrained_bert_fills_text_and_fusion_layers(
 
 
 def test_a_model_from_a_pretrained_bert_loads_without_it(
-    image_data: PairDataset, pretrained_bert: Path, tmp_path: Path
+    image_data: PairDataset, bert: Path, tmp_path: Path
 ) -> None:
-    config = Albef.tiny().model_copy(update={"pretrained_text": str(pretrained_bert)})
+    config = Albef.tiny().model_copy(update={"pretrained_text": str(bert)})
     built = Albef.build(config, image_data, 0)
     folder = tmp_path / "saved"
     folder.mkdir()
     built.save(folder)
-    pretrained_bert.rename(tmp_path / "gone")
+    bert.rename(tmp_path / "gone")
     loaded = Albef.load(folder)
     assert torch.equal(loaded.head.weight, built.head.weight)
 
 
-def test_a_pretrained_bert_of_another_size_is_refused(
-    image_data: PairDataset, pretrained_bert: Path
-) -> None:
+def test_a_pretrained_bert_of_another_size_is_refused(image_data: PairDataset, bert: Path) -> None:
     config = AlbefConfig.model_validate(
-        {**Albef.tiny().model_dump(), "pretrained_text": str(pretrained_bert), "text_layers": 4}
+        {**Albef.tiny().model_dump(), "pretrained_text": str(bert), "text_layers": 4}
     )
     with pytest.raises(InvalidSpec, match="num_hidden_layers is 4"):
         Albef.build(config, image_data, 0)
@@ -314,10 +293,10 @@ def test_the_shared_keys_learn_from_both_images(two: Albef) -> None:
 
 
 def test_a_pretrained_bert_fills_both_blocks_of_a_layer(
-    image_pairs: PairDataset, pretrained_bert: Path
+    image_pairs: PairDataset, bert: Path
 ) -> None:
-    config = Albef.tiny().model_copy(update={"pretrained_text": str(pretrained_bert)})
+    config = Albef.tiny().model_copy(update={"pretrained_text": str(bert)})
     built = Albef.build(config, image_pairs, 0)
-    source = BertModel.from_pretrained(pretrained_bert).encoder.layer[1].output.dense.weight
+    source = BertModel.from_pretrained(bert).encoder.layer[1].output.dense.weight
     for block in built.fusion_layers:
         assert torch.equal(block.get_submodule("output.dense").weight, source)

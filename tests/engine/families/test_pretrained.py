@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+from transformers import ViTConfig, ViTModel
 
 from engine.data.pairs import PairDataset
 from engine.errors import CheckpointError, EngineError, InvalidSpec
@@ -20,24 +20,6 @@ from engine.families import (
     pretrained,
 )
 from engine.tokenizers import train_tokenizer
-
-
-@pytest.fixture
-def bert(tmp_path: Path) -> Path:
-    """A small BERT with random weights, saved as transformers saves one, with a tokenizer."""
-    folder = tmp_path / "bert"
-    tokenizer = train_tokenizer(["one two three"], 300)
-    sizes = BertConfig(
-        vocab_size=tokenizer.vocabulary,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=48,
-    )
-    BertModel(sizes).save_pretrained(folder)
-    tokenizer.save(folder, 48)
-    return folder
 
 
 def test_a_bert_is_loaded_whole_and_in_single_precision(bert: Path) -> None:
