@@ -111,7 +111,12 @@ class MultiDelete:
         self._set_targets(generator)
         self.held, judging = self._held_out(generator)
         self.selection = ForgettingSelection(
-            run, params.utility_drop, self.weights.target, generator, judging
+            run,
+            params.utility_drop,
+            self.weights.target,
+            generator,
+            judging,
+            self.weights.margin,
         )
         self.stood = self.selection.standing(run.teacher, self.earlier)
         self.retain = draw(run.retain, self._usable(len(run.retain)), generator)
@@ -185,11 +190,8 @@ class MultiDelete:
 
     def batches(self, epoch: int, generator: torch.Generator) -> Sequence[Batch]:
         """Cut D_f into batches, each with pairs of D_r that are sampled afresh in every epoch."""
-        del epoch
         run, params = self.run, self.params
-        # What is forgotten enough is pushed no farther, so that retention heals what the push has cost.
-        # It depends on the student alone: an interrupted run goes on as it would have.
-        self.push = self.selection.unfinished(self.student)
+        self.push = self._push(epoch)
         order = torch.randperm(len(run.forget), generator=generator)
         parts = order.split(params.batch_size)
         sizes = self._retained_in_steps(len(order))
@@ -206,6 +208,18 @@ class MultiDelete:
                 Batch(run.forget[part], part, together, partners, earlier, len(run.forget) + again)
             )
         return made
+
+    def _push(self, epoch: int) -> Tensor:
+        """Return how much each deleted pair is pushed in an epoch ``(F,)``, 0 to 1.
+
+        What is forgotten enough is pushed no farther, and under ``decouple`` nothing at the end, so that
+        retention heals what the push has cost. It depends on the epoch and the student alone: an
+        interrupted run goes on as it would have.
+        """
+        healing = epoch >= self.schedule().epochs * (1 - self.weights.healing)
+        if healing and self.run.aim == "decouple":
+            return torch.zeros(len(self.run.forget))
+        return self.selection.unfinished(self.student)
 
     def _earlier(self, most: int, generator: torch.Generator) -> Tensor:
         """Draw pairs of earlier runs for an epoch, as places ``(G,)``, and see how far to push them.

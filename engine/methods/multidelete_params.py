@@ -75,6 +75,19 @@ class MultiDeleteParams(MethodParams):
         le=50,
         description="D_f that is enough: of the epochs that reach it, the most useful is selected",
     )
+    margin: float | None = Field(
+        default=None,
+        ge=0,
+        le=50,
+        description="points of D_f above the target at which the push on deleted pairs begins to fade",
+    )
+    healing: float | None = Field(
+        default=None,
+        ge=0,
+        le=0.9,
+        description="share of the passes over D_f, at the end, in which no deleted pair is pushed under "
+        "decouple, so that retention heals what the push has cost",
+    )
     weight_decay: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -95,6 +108,8 @@ class TaskDefaults:
     epochs: int
     least_steps: int
     target: float
+    margin: float
+    healing: float
 
     def given(self, params: MultiDeleteParams) -> "TaskDefaults":
         """Return these defaults with what ``params`` gives in their place."""

@@ -12,6 +12,7 @@ from engine.families import PairModel
 from engine.methods import methods
 from engine.methods.multidelete import MultiDelete
 from engine.methods.multidelete_params import MultiDeleteParams
+from engine.spec import Aim
 from engine.unlearning import Unlearning
 
 Unlearn = Callable[..., Unlearning]
@@ -41,6 +42,27 @@ def test_each_deleted_pair_is_pushed_as_much_as_its_kind_needs(
     made.push = alone
     first = made.loss(batch)["decoupling"].detach()
     torch.testing.assert_close(pushed, everything - (1 - push) * first)
+
+
+@pytest.mark.parametrize(
+    ("aim", "healing", "pushes"),
+    [
+        ("decouple", 0.0, [1, 1, 1, 1]),
+        ("decouple", 0.25, [1, 1, 1, 0]),
+        ("decouple", 0.5, [1, 1, 0, 0]),
+        ("calibrated", 0.5, [1, 1, 1, 1]),
+    ],
+)
+def test_the_last_passes_push_nothing_under_decouple(
+    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch, aim: Aim, healing: float, pushes: list[int]
+) -> None:
+    params = {"epochs": 4, "least_steps": 0, "healing": healing}
+    made = made_of(unlearn("albef", "multidelete", aim=aim, **params))
+    count = len(made.run.forget)
+    monkeypatch.setattr(made.selection, "unfinished", lambda student: torch.ones(count))
+    for epoch, push in enumerate(pushes):
+        made.batches(epoch, torch.Generator().manual_seed(0))
+        assert made.push[:count].tolist() == [push] * count
 
 
 def test_an_earlier_deleted_pair_counts_as_one_of_this_run_when_it_is_pushed_again(

@@ -185,6 +185,13 @@ def test_without_labels_all_deleted_pairs_are_of_one_kind(
     selection.target = 100 * float(above.mean()) + 1.0
     found = selection.unfinished(run.teacher)
     torch.testing.assert_close(found, torch.full_like(found, 0.75))
+    # With a margin the push is over nearer to the target, or above it.
+    selection.target, selection.margin = selection.target - 3.0, 2.0
+    found = selection.unfinished(run.teacher)
+    torch.testing.assert_close(found, torch.full_like(found, 1.0))
+    selection.margin = 5.0
+    found = selection.unfinished(run.teacher)
+    torch.testing.assert_close(found, torch.full_like(found, 0.25))
 
 
 def test_where_pairs_stand_is_the_share_of_retained_pairs_below_them(
