@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status."""
     try:
         given = _given(arguments)
+        keep_freed_memory()  # as every process of a run does
         if given.side is not None:
             world = _world(given, given.settings[0], given.update[0])
             print(json.dumps({"bytes": memory.needed(world, given.side, given.threads)}))
             return 0
-        keep_freed_memory()  # as every process of a run does
         figures = _scaling(given) if given.scaling else list(_figures(given))
     except (BenchmarkError, EngineError) as error:
         print(f"lethe bench step: {error}", file=sys.stderr)
