@@ -85,7 +85,7 @@ class MultiDeleteParams(MethodParams):
         default=None,
         ge=0,
         le=0.9,
-        description="share of the passes over D_f, at the end, in which no deleted pair is pushed under "
+        description="share of the passes over D_f, at the end, in which none of it is pushed under "
         "decouple, so that retention heals what the push has cost",
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1)
