@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -50,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status."""
     try:
         given = _given(arguments)
-        keep_freed_memory()  # as every process of a run does
         if given.side is not None:
             world = _world(given, given.settings[0], given.update[0])
             print(json.dumps({"bytes": memory.needed(world, given.side, given.threads)}))
             return 0
+        keep_freed_memory()  # as every process of a run does
         figures = _scaling(given) if given.scaling else list(_figures(given))
     except (BenchmarkError, EngineError) as error:
         print(f"lethe bench step: {error}", file=sys.stderr)
@@ -95,10 +96,12 @@ def _scaling(given: argparse.Namespace) -> list[Figure]:
 
 
 def _figures(given: argparse.Namespace) -> Iterator[Figure]:
-    for settings in given.settings:
-        for update in given.update:
-            print(f"{settings} settings, update={update}: measuring", file=sys.stderr, flush=True)
-            yield from _One(given, settings, update).figures()
+    ones = [_One(given, settings, update) for settings in given.settings for update in given.update]
+    # First, in processes of their own: what this one keeps of the races would leave them no room.
+    needed = [list(one.memory()) if given.memory else [] for one in ones]
+    for one, memory_of_one in zip(ones, needed, strict=True):
+        yield from one.figures()
+        yield from memory_of_one
 
 
 class _One:
@@ -106,23 +109,30 @@ class _One:
 
     def __init__(self, given: argparse.Namespace, settings: str, update: Update) -> None:
         self.given, self.settings, self.update = given, settings, update
-        self.world = _world(given, settings, update)
         self.epochs = update == "fusion"
         self.what = f"{settings}{', -F' if self.epochs else ''}"
         # A tiny model spends its time between the operations: its ratios say nothing of a real one.
         self.judged = SIZES[given.preset].published
 
+    @cached_property
+    def world(self) -> World:
+        """The model, the data and the steps that both loops take."""
+        return _world(self.given, self.settings, self.update)
+
     def figures(self) -> Iterator[Figure]:
         """Yield every figure, those with a bar first."""
         given = self.given
+        self._say("measuring times")
         terms = compare(self.world, threads=given.threads)
         note = "largest difference of a term from the plain loop's, on the same batch"
         yield Figure(NAME, f"{self.what}: loss in fp32", terms.difference, "", SAME, note)
         timings = race(self.world, epochs=given.rounds, threads=given.threads)
         yield from self._times(timings)
         yield from self._bf16()
-        if given.memory:
-            yield from self._memory()
+
+    def _say(self, doing: str) -> None:
+        what = f"{self.settings} settings, update={self.update}: {doing}"
+        print(what, file=sys.stderr, flush=True)
 
     def _bar(self, bar: Bar) -> Bar | None:
         return bar if self.judged else None
@@ -189,8 +199,10 @@ class _One:
             note = f"{100 * work / seconds / peak:.1f}% of the device's dense bf16 peak"
         return Figure(NAME, name, work / seconds / 1e9, "G/s", note=note)
 
-    def _memory(self) -> Iterator[Figure]:
+    def memory(self) -> Iterator[Figure]:
+        """Yield what each loop needs beyond model and data."""
         given = self.given
+        self._say("measuring memory")
         arguments = ["--preset", given.preset, "--family", given.family, "--task", given.task]
         arguments += ["--settings", self.settings, "--update", self.update]
         arguments += ["--device", given.device, "--threads", str(given.threads)]
