@@ -120,7 +120,7 @@ class _One:
         return _world(self.given, self.settings, self.update)
 
     def figures(self) -> Iterator[Figure]:
-        """Yield every figure, those with a bar first."""
+        """Yield every figure but those of `memory`."""
         given = self.given
         self._say("measuring times")
         terms = compare(self.world, threads=given.threads)

@@ -116,7 +116,7 @@ class MultiDelete:
             self.weights.target,
             generator,
             judging,
-            self.weights.margin,
+            margin=self.weights.margin,
         )
         self.stood = self.selection.standing(run.teacher, self.earlier)
         self.retain = draw(run.retain, self._usable(len(run.retain)), generator)
