@@ -67,7 +67,7 @@ class MultiDeleteParams(MethodParams):
         ge=0,
         le=100,
         description="points of validation utility that the selected epoch may lose, beside one "
-        "standard error of the loss",
+        "standard error of the loss; where all lost more, ten points of D_f count as one",
     )
     target: float | None = Field(
         default=None,

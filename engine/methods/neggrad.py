@@ -31,7 +31,7 @@ class NegGradParams(AscentParams):
         ge=0,
         le=100,
         description="points of validation utility that the selected epoch may lose, beside one "
-        "standard error of the loss",
+        "standard error of the loss; where all lost more, ten points of D_f count as one",
     )
     target: float = Field(
         default=20.0,

@@ -22,6 +22,9 @@ BALANCING = 6.0
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
 RISING = 4.0
 """Percent of the retained pairs that earlier deleted pairs have passed when they are pushed again in full."""
+EXCHANGE = 10.0
+"""Points of D_f, or of AUC, away from the aim that weigh as much as a point of utility where every epoch lost
+too much: the least loss alone would choose the one that forgot least."""
 MOST_CHANCE = 0.05
 """Standard error of an AUC that is granted at most."""
 
@@ -65,10 +68,8 @@ class ForgettingSelection:
         lost, chance = self._lost(student)
         tolerance = self.tolerance + chance
         if self.run.aim == "calibrated":
-            distance = 0.0 if lost > tolerance else self.distance(student)
-            return rank_calibrated(lost, distance, tolerance)
-        forgotten = 0.0 if lost > tolerance else self._forgetting(student)
-        return rank(lost, forgotten, tolerance, self.target)
+            return rank_calibrated(lost, self.distance(student), tolerance)
+        return rank(lost, self._forgetting(student), tolerance, self.target)
 
     def unfinished(self, student: "PairModel") -> Tensor:
         """Return for each deleted pair how much its kind is still to be pushed ``(F,)``, 0 to 1.
@@ -200,8 +201,8 @@ def _auc(positives: Tensor, negatives: Tensor) -> float:
 def rank(lost: float, d_f: float, tolerance: float, target: float) -> float:
     """Return the selection score of a student under ``decouple``, higher is better.
 
-    Students that lost more than ``tolerance`` come last, ordered by their loss. The others are
-    ordered by D_f down to ``target``, and those that reached it by their loss.
+    Students that lost at most ``tolerance`` are ordered by D_f down to ``target``, and those that reached
+    it by their loss. Those that lost more come after them; see `EXCHANGE`.
 
     Args:
         lost: points of validation utility lost; negative for a gain.
@@ -209,20 +210,25 @@ def rank(lost: float, d_f: float, tolerance: float, target: float) -> float:
         tolerance: points that may be lost.
         target: D_f that is enough.
     """
-    if lost > tolerance:
-        return -lost
-    # The loss only separates students whose D_f counts as equal: it weighs a hundredth.
-    return 100.0 - max(d_f, target) - lost / 100
+    return _rank(lost, max(d_f, target), tolerance)
 
 
 def rank_calibrated(lost: float, distance: float, tolerance: float) -> float:
     """Return the selection score of a student under ``calibrated``, higher is better.
+
+    Students that lost more than ``tolerance`` come last, as in `rank`.
 
     Args:
         lost: points of validation utility lost; negative for a gain.
         distance: of the AUC against the unseen from 0.5, 0 to 0.5.
         tolerance: points that may be lost.
     """
+    return _rank(lost, 100.0 * distance, tolerance)
+
+
+def _rank(lost: float, far: float, tolerance: float) -> float:
+    """Return the score of a student that is ``far`` from its aim, 0 to 100."""
     if lost > tolerance:
-        return -lost
-    return 100.0 - 100.0 * distance - lost / 100
+        return -lost - far / EXCHANGE
+    # The loss only separates students that are equally far: it weighs a hundredth.
+    return 100.0 - far - lost / 100

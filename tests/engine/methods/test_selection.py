@@ -16,7 +16,15 @@ def test_a_student_that_forgot_more_wins_within_the_tolerance() -> None:
 
 def test_a_student_that_lost_too_much_comes_after_every_other() -> None:
     assert rank(1.1, 25, tolerance=1, target=25) < rank(1.0, 60, tolerance=1, target=25)
-    assert rank(3.0, 25, tolerance=1, target=25) < rank(2.0, 90, tolerance=1, target=25)
+    assert rank(1.1, 0, tolerance=1, target=0) < rank(-9.0, 100, tolerance=1, target=0)
+
+
+def test_where_all_lost_too_much_ten_points_of_forgetting_weigh_one_of_utility() -> None:
+    assert rank(2.2, 4, tolerance=1, target=3) > rank(2.1, 19, tolerance=1, target=3)
+    assert rank(5.3, 4, tolerance=1, target=3) < rank(2.1, 19, tolerance=1, target=3)
+    assert rank(2.1, 3, tolerance=1, target=3) == rank(2.1, 0, tolerance=1, target=3)
+    assert rank_calibrated(2.2, 0, tolerance=1) > rank_calibrated(2.1, 0.1, tolerance=1)
+    assert rank_calibrated(3.3, 0, tolerance=1) < rank_calibrated(2.1, 0.1, tolerance=1)
 
 
 def test_beyond_the_target_utility_decides() -> None:
@@ -64,7 +72,8 @@ def test_groups_of_trials_weigh_the_same_whatever_their_size(
     monkeypatch.setattr(
         selection, "_trials", lambda _: (torch.full((2,), 40.0), torch.full((4,), 10.0))
     )
-    assert selection.score(run.teacher) == pytest.approx(-25)
+    monkeypatch.setattr(selection, "_forgetting", lambda _: 45.0)
+    assert selection.score(run.teacher) == pytest.approx(-25 - 4.5)  # ten points of D_f weigh one
 
 
 def test_under_the_aim_calibrated_the_student_nearest_to_half_wins() -> None:
