@@ -46,6 +46,10 @@ IMAGES = replace(
     target=25.0,
 )
 IMAGES_BY_FUSION = replace(IMAGES, learning_rate=2e-3)
+# Single pairs of two images are held back by retained ones: more passes moved them no farther, a
+# harder push did.
+TWO_IMAGES = replace(IMAGES, alpha=30.0, target=22.0)
+TWO_IMAGES_BY_FUSION = replace(IMAGES_BY_FUSION, alpha=30.0, target=22.0)
 # What ranks in retrieval is a similarity: it is decoupled and retained as well. Drawings of the same
 # thing with nearly the same words drift with the deleted ones, unless they are held. A hard push costs
 # the ranking much, and what it costs comes back sooner than the deleted pairs do: so the run ends
@@ -79,7 +83,12 @@ def defaults(task: Task | type[Task], modality: Modality, update: Update) -> Tas
         modality: of its items.
         update: what may change.
     """
-    found = (GRAPHS, GRAPHS_BY_FUSION) if modality == "graph" else (IMAGES, IMAGES_BY_FUSION)
     if task.contrastive:
-        found = (RANKING, RANKING_BY_FUSION)
+        found = RANKING, RANKING_BY_FUSION
+    elif modality == "graph":
+        found = GRAPHS, GRAPHS_BY_FUSION
+    elif task.items_per_pair > 1:
+        found = TWO_IMAGES, TWO_IMAGES_BY_FUSION
+    else:
+        found = IMAGES, IMAGES_BY_FUSION
     return found[0] if update == "all" else found[1]
