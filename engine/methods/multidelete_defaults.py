@@ -46,8 +46,7 @@ IMAGES = replace(
     target=25.0,
 )
 IMAGES_BY_FUSION = replace(IMAGES, learning_rate=2e-3)
-# Single pairs of two images are held back by retained ones: more passes moved them no farther, a
-# harder push did.
+# More passes moved pairs of two images no farther, a harder push did.
 TWO_IMAGES = replace(IMAGES, alpha=30.0, target=22.0)
 TWO_IMAGES_BY_FUSION = replace(IMAGES_BY_FUSION, alpha=30.0, target=22.0)
 # What ranks in retrieval is a similarity: it is decoupled and retained as well. Drawings of the same

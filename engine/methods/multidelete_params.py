@@ -67,7 +67,8 @@ class MultiDeleteParams(MethodParams):
         ge=0,
         le=100,
         description="points of validation utility that the selected epoch may lose, beside one "
-        "standard error of the loss; where all lost more, ten points of D_f count as one",
+        "standard error of the loss; where all lost more, ten points of D_f above the target, or of "
+        "AUC away from 0.5, weigh as one of utility",
     )
     target: float | None = Field(
         default=None,

@@ -4,7 +4,8 @@
 
 Mapping: the optimiser and the loop are those of every other method. Ascent never settles, so the
 run ends when validations bring nothing better (`patience`), and the epoch is kept that forgot most
-without losing utility on validation pairs, as for MultiDelete (`ForgettingSelection`). A batch
+without losing utility on validation pairs, as for MultiDelete (`ForgettingSelection`; `rank` says
+which where all lost too much). A batch
 whose loss has reached the ceiling is not climbed further (`engine.methods.ascent`).
 """
 
@@ -31,7 +32,8 @@ class NegGradParams(AscentParams):
         ge=0,
         le=100,
         description="points of validation utility that the selected epoch may lose, beside one "
-        "standard error of the loss; where all lost more, ten points of D_f count as one",
+        "standard error of the loss; where all lost more, ten points of D_f above the target weigh as "
+        "one of utility",
     )
     target: float = Field(
         default=20.0,
@@ -50,10 +52,7 @@ class NegGrad(Ascent):
         self.selection = ForgettingSelection(run, params.utility_drop, params.target, generator)
 
     def validate(self) -> float:
-        """Return the selection score of the student, or -inf when it gives no finite scores."""
-        compared = torch.cat([self.selection.deleted, self.selection.retained])
-        if not torch.isfinite(self.scores(compared)).all():
-            return float("-inf")
+        """Return the selection score of the student; see `ForgettingSelection`."""
         return self.selection.score(self.student)
 
 

@@ -23,8 +23,8 @@ scores as those do that were never seen, since one that scores lower is marked b
 RISING = 4.0
 """Percent of the retained pairs that earlier deleted pairs have passed when they are pushed again in full."""
 EXCHANGE = 10.0
-"""Points of D_f, or of AUC, away from the aim that weigh as much as a point of utility where every epoch lost
-too much: the least loss alone would choose the one that forgot least."""
+"""Points of D_f above the target, or of AUC away from 0.5, that weigh as much as a point of utility where every
+epoch lost too much: the least loss alone would choose the one that forgot least."""
 MOST_CHANCE = 0.05
 """Standard error of an AUC that is granted at most."""
 
@@ -64,12 +64,19 @@ class ForgettingSelection:
         self.chance = chance_of_auc(len(run.forget), len(run.validation))
 
     def score(self, student: "PairModel") -> float:
-        """Return how good the student is; higher is better. See `rank` and `rank_calibrated`."""
+        """Return how good the student is; higher is better. See `rank` and `rank_calibrated`.
+
+        One that gives no finite scores is the worst: an earlier epoch may be the result.
+        """
         lost, chance = self._lost(student)
         tolerance = self.tolerance + chance
-        if self.run.aim == "calibrated":
-            return rank_calibrated(lost, self.distance(student), tolerance)
-        return rank(lost, self._forgetting(student), tolerance, self.target)
+        calibrated = self.run.aim == "calibrated"
+        found = self.distance(student) if calibrated else self._forgetting(student)
+        if not math.isfinite(lost + found):
+            return -math.inf
+        if calibrated:
+            return rank_calibrated(lost, found, tolerance)
+        return rank(lost, found, tolerance, self.target)
 
     def unfinished(self, student: "PairModel") -> Tensor:
         """Return for each deleted pair how much its kind is still to be pushed ``(F,)``, 0 to 1.
@@ -135,7 +142,8 @@ class ForgettingSelection:
 
         A standard error is no distance: so few pairs cannot tell it, and utility decides.
         """
-        return max(0.0, abs(self.unseen_auc(student) - 0.5) - self.chance)
+        beyond = abs(self.unseen_auc(student) - 0.5) - self.chance
+        return 0.0 if beyond < 0 else beyond  # NaN stays NaN
 
     def unseen_auc(self, student: "PairModel") -> float:
         """Return the AUC of deleted pairs, the positives, against validation pairs."""
@@ -192,8 +200,13 @@ def chance_of_auc(positives: int, negatives: int) -> float:
 
 
 def _auc(positives: Tensor, negatives: Tensor) -> float:
-    """Return the chance that a score of ``(P,)`` is above one of ``(N,)``; a tie counts half."""
+    """Return the chance that a score of ``(P,)`` is above one of ``(N,)``; a tie counts half.
+
+    NaN where a score is not finite.
+    """
     scores = torch.cat([positives, negatives])
+    if not torch.isfinite(scores).all():
+        return math.nan
     positive = torch.arange(len(scores)) < len(positives)
     return float(roc_auc_score(positive.numpy(), scores.numpy()))
 
@@ -227,7 +240,7 @@ def rank_calibrated(lost: float, distance: float, tolerance: float) -> float:
 
 
 def _rank(lost: float, far: float, tolerance: float) -> float:
-    """Return the score of a student that is ``far`` from its aim, 0 to 100."""
+    """Return the score of a student by what is to be low, 0 to 100: see `rank` and `rank_calibrated`."""
     if lost > tolerance:
         return -lost - far / EXCHANGE
     # The loss only separates students that are equally far: it weighs a hundredth.

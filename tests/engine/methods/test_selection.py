@@ -62,6 +62,20 @@ def test_a_loss_that_chance_explains_is_tolerated(
         assert (selection.score(run.teacher) > 0) is tolerated
 
 
+@pytest.mark.parametrize("aim", ["decouple", "calibrated"])
+def test_a_student_without_finite_scores_is_the_worst(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch, aim: Aim
+) -> None:
+    run = unlearn("gcn_bert", "multidelete", aim=aim)
+    selection = ForgettingSelection(run, 100.0, 25.0, torch.Generator().manual_seed(0))
+    assert selection.score(run.teacher) > 0
+    right = selection._scores
+    monkeypatch.setattr(
+        selection, "_scores", lambda model, rows: right(model, rows).fill_(float("nan"))
+    )
+    assert selection.score(run.teacher) == float("-inf")
+
+
 def test_groups_of_trials_weigh_the_same_whatever_their_size(
     unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
 ) -> None:
