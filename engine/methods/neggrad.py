@@ -5,8 +5,8 @@
 Mapping: the optimiser and the loop are those of every other method. Ascent never settles, so the
 run ends when validations bring nothing better (`patience`), and the epoch is kept that forgot most
 without losing utility on validation pairs, as for MultiDelete (`ForgettingSelection`; `rank` says
-which where all lost too much). A batch
-whose loss has reached the ceiling is not climbed further (`engine.methods.ascent`).
+which where all lost too much). A batch whose loss has reached the ceiling is not climbed further
+(`engine.methods.ascent`).
 """
 
 from contextlib import ExitStack
