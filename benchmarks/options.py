@@ -18,6 +18,15 @@ def positive(text: str) -> int:
     return number
 
 
+def counted(text: str) -> int:
+    """Read a whole number from 0 on; raises what argparse makes a sentence of."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"a whole number from 0 on was expected, and {text!r} came"
+        )
+    return int(text)
+
+
 def usable_device(asked: str) -> str:
     """Return the device that is asked for; ``auto`` is a GPU where there is one.
 

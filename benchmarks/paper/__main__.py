@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 from rich.console import Console
 
 from benchmarks.figures import BenchmarkError
-from benchmarks.options import make_folder, positive, usable_device
+from benchmarks.options import counted, make_folder, positive, usable_device
 from benchmarks.paper.data import Amount, files_of, prepare
 from benchmarks.paper.display import Display
 from benchmarks.paper.folder import check_folder
@@ -28,6 +28,7 @@ from benchmarks.paper.presets import PRESETS, Preset
 from benchmarks.paper.report import RESULTS, write_report, write_results
 from benchmarks.paper.results import Results, collect
 from benchmarks.paper.run import DATA, Bench, locked
+from benchmarks.paper.settings import read_settings
 from benchmarks.paper.together import together
 from engine.errors import EngineError
 from engine.spec import LEAST_REFERENCES
@@ -124,12 +125,14 @@ def _options(given: argparse.Namespace, known: Mapping[str, Preset]) -> Options:
         presets=_presets(given, known),
         amounts=[Amount.parse(text) for text in _once(given.forget or AMOUNTS)],
         seeds=given.seeds,
+        first_seed=given.first_seed,
         families=_once(given.families or ()),
         rows=given.methods or (),
         parts=_once(given.parts or get_args(Part)),
         device=usable_device(given.device),
         threads=given.threads,
         references=given.references,
+        settings=read_settings(given.set or ()),
     )
 
 
@@ -214,6 +217,19 @@ def _parser(known: Mapping[str, Preset]) -> argparse.ArgumentParser:
     add("--methods", nargs="+", metavar="METHOD", help="such as multidelete, multidelete-F; all")
     add("--parts", nargs="+", choices=get_args(Part), help="of the experiments; all")
     add("--seeds", type=positive, default=3, help="originals and draws of deleted pairs [3]")
+    add(
+        "--first-seed",
+        type=counted,
+        default=0,
+        metavar="SEED",
+        help="the first of them; those from 100 on are for trying settings [0]",
+    )
+    add(
+        "--set",
+        action="append",
+        metavar="METHOD.NAME=VALUE",
+        help="a parameter in place of its default, such as multidelete.alpha=6; can be repeated",
+    )
     add(
         "--forget",
         action="append",

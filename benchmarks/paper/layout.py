@@ -65,6 +65,8 @@ class _Strict(BaseModel):
 class _Options(_Strict):
     amounts: list[str]
     seeds: int
+    first_seed: int = 0
+    settings: dict[str, Json] = Field(default_factory=dict)
     threads: int
 
 

@@ -22,10 +22,22 @@ def measured_on(results: Results) -> str:
         f"- Commits: {_counted(origin['commit'] for origin in origins)}",
         f"- Machines: {_counted(_machine(origin['machine']) for origin in origins)}",
         f"- Platforms: {_counted(_platforms(runs))}",
-        f"- Asked for: {asked['threads']} thread(s) a run, {asked['seeds']} seed(s)",
+        f"- Asked for: {asked['threads']} thread(s) a run, {_seeds(asked)}{_settings(asked)}",
         f"- Put together at commit {results.content['commit']}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(asked: Json) -> str:
+    """Return how many seeds, and the first where it is not 0: these are other originals."""
+    first = asked.get("first_seed", 0)
+    return f"{asked['seeds']} seed(s)" + (f" from {first} on" if first else "")
+
+
+def _settings(asked: Json) -> str:
+    """Return what was set of methods in place of their defaults."""
+    given = asked.get("settings", {}).items()
+    return "".join(f", {m}.{name} = {value}" for m, own in given for name, value in own.items())
 
 
 def _counted(names: Iterable[str]) -> str:

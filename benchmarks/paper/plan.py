@@ -5,13 +5,13 @@ same run share it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from benchmarks.figures import BenchmarkError
 from benchmarks.paper.alternatives import ALTERNATIVES, CHANGED, Alternative, register
 from benchmarks.paper.data import Amount, BenchData, joined, requests
-from benchmarks.paper.presets import Preset, Setting
+from benchmarks.paper.presets import Preset, Setting, Values
 from benchmarks.paper.variants import (
     ABLATIONS,
     FULL,
@@ -100,7 +100,9 @@ class Options:
             of the first, a request can be too few pairs for a D_f that resolves points.
         seeds: how many; each has its own original and its own draw of deleted pairs. Parts other than
             ``main`` take three at most.
+        first_seed: the first of them. Settings are tried on other originals than those that tables report.
         references: models trained for the attack on each pair, in the part ``main``; 0: no attack.
+        settings: parameters by method, in place of its defaults and of a preset's; a row that changes one keeps it.
 
     Raises:
         BenchmarkError: a row is unknown, or a family that no data set here is trained as, or a data set is
@@ -111,12 +113,14 @@ class Options:
     presets: Sequence[str]
     amounts: Sequence[Amount]
     seeds: int = 1
+    first_seed: int = 0
     families: Sequence[str] = ()
     rows: Sequence[str] = ()
     parts: Sequence[Part] = get_args(Part)
     device: str = "cpu"
     threads: int = 1
     references: int = 0
+    settings: Mapping[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         variants(self.rows)
@@ -133,6 +137,11 @@ class Options:
                 f"--families names none that {', '.join(lacking)} has settings for: {there}; name one of "
                 "each data set, or choose data sets with --tasks"
             )
+
+    def numbers(self, most: int | None = None) -> range:
+        """Return the seeds, ``most`` of them at most."""
+        count = self.seeds if most is None else min(self.seeds, most)
+        return range(self.first_seed, self.first_seed + count)
 
     def chosen(self, name: str) -> list[str]:
         """Return the families that are run on a preset."""
@@ -207,7 +216,7 @@ class _Column:
     def _main(self) -> Iterator[Cell]:
         for amount in self.options.amounts:
             for variant in self.rows:
-                for seed in range(self.options.seeds):
+                for seed in self.options.numbers():
                     yield self._cell("main", amount, variant, seed)
 
     def _ablation(self) -> Iterator[Cell]:
@@ -220,7 +229,7 @@ class _Column:
             rows.insert(0, Variant(YARDSTICK, YARDSTICK))
         for amount in self.options.amounts:
             for variant in rows:
-                for seed in range(min(self.options.seeds, FEW)):
+                for seed in self.options.numbers(FEW):
                     yield self._cell("ablation", amount, variant, seed)
 
     def _mappings(self) -> Iterator[Cell]:
@@ -230,7 +239,7 @@ class _Column:
                 continue
             if variant.params and variant.method == STUDIED and self._has(variant.params):
                 continue
-            for seed in range(min(self.options.seeds, FEW)):
+            for seed in self.options.numbers(FEW):
                 yield self._cell("mappings", self.first, variant, seed)
         if not {STUDIED, f"{STUDIED}-F"}.isdisjoint(self.names):
             ranks = self.preset.task in tasks and tasks.get(self.preset.task).contrastive
@@ -244,7 +253,7 @@ class _Column:
         row = STUDIED if other.update == "all" else f"{STUDIED}-F"
         column = _Column(self.options, self.name, other.kind.family, self.all_data)
         variant = Variant(f"{row}, {other.words}", STUDIED, other.update)
-        for seed in range(min(self.options.seeds, FEW)):
+        for seed in self.options.numbers(FEW):
             cell = column._cell("mappings", self.first, variant, seed)
             yield replace(cell, family=self.family)
 
@@ -258,9 +267,13 @@ class _Column:
             return False
         kind = tasks.get(self.preset.task)
         own = defaults(kind, families.get(self.family).modality, "all")
-        given = {**asdict(own), **self.setting.params.get(STUDIED, {})}
+        given = {**asdict(own), **self._given(STUDIED)}
         idle = {} if kind.labelled else {"balanced": False}
         return all({**given, **idle}.get(name, object()) == v for name, v in params.items())
+
+    def _given(self, method: str) -> Values:
+        """Return what the data set and the call set of a method."""
+        return {**self.setting.params.get(method, {}), **self.options.settings.get(method, {})}
 
     def _sizes(self) -> Iterator[Cell]:
         most = self.last.of(self.data.training)
@@ -268,18 +281,18 @@ class _Column:
         for step in range(1, STEPS + 1):
             pairs = max(1, round(step * most / STEPS))
             for variant in rows:
-                for seed in range(min(self.options.seeds, FEW)):
+                for seed in self.options.numbers(FEW):
                     yield self._cell("sizes", Amount(str(pairs), pairs=pairs), variant, seed)
 
     def _tradeoff(self) -> Iterator[Cell]:
         rows = [Variant(f"{TARGET} {t:g}", STUDIED, params={"target": t}) for t in TARGETS]
         rows.append(Variant("calibrated", STUDIED, objective="calibrated"))
         for variant in rows:
-            for seed in range(min(self.options.seeds, FEW)):
+            for seed in self.options.numbers(FEW):
                 yield self._cell("tradeoff", self.first, variant, seed)
 
     def _sequence(self) -> Iterator[Cell]:
-        for seed in range(min(self.options.seeds, FEW)):
+        for seed in self.options.numbers(FEW):
             yield from self._chain(seed)
 
     def _chain(self, seed: int) -> Iterator[Cell]:
@@ -340,7 +353,7 @@ class _Column:
             update={
                 "action": "unlearn",
                 "method": variant.method,
-                "params": {**self.setting.params.get(variant.method, {}), **variant.params},
+                "params": {**self._given(variant.method), **variant.params},
                 "update": variant.update,
                 "objective": variant.objective,
                 "forget": dict(forget),

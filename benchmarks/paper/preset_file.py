@@ -186,8 +186,13 @@ def _unfit(place: str, config: type[BaseModel], task: str, setting: Setting) -> 
     """Yield what the engine would refuse of a setting."""
     yield from _misfits(f"{place}.config", config, setting.config)
     yield from _misfits(f"{place}.training", tasks.get(task).recipe, setting.training)
-    for method, params in setting.params.items():
-        where = f"{place}.params.{method}"
+    yield from misfit_params(f"{place}.params.", setting.params)
+
+
+def misfit_params(place: str, given: Mapping[str, Values]) -> Iterator[str]:
+    """Yield what the engine would refuse of parameters by method, each after ``place``."""
+    for method, params in given.items():
+        where = f"{place}{method}"
         if method not in methods:
             yield f"{where}: the method is unknown; known are {', '.join(methods)}"
         else:

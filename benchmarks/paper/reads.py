@@ -39,11 +39,11 @@ def in_points(read: Read) -> Read:
     return scaled
 
 
-def lost(results: Results) -> Read:
+def lost(results: Results, subset: str = "test") -> Read:
     """Read how much D_test fell: the originals differ more from seed to seed than methods do."""
 
     def read(cell: Json, moment: str) -> float | None:
-        before, after = (results.value(cell, "d_test", m, "test") for m in ("before", "after"))
+        before, after = (results.value(cell, "d_test", m, subset) for m in ("before", "after"))
         if moment == "before" or before is None or after is None:
             return None
         return before - after

@@ -37,6 +37,8 @@ def collect(
         "options": {
             "amounts": [amount.text for amount in options.amounts],
             "seeds": options.seeds,
+            "first_seed": options.first_seed,
+            "settings": {method: dict(given) for method, given in options.settings.items()},
             "parts": list(options.parts),
             "device": options.device,
             "threads": options.threads,

@@ -7,6 +7,7 @@ from benchmarks.paper.reads import (
     INTERVALS,
     PROBES,
     in_points,
+    lost,
     metric,
     seconds_by_size,
     spent,
@@ -79,6 +80,7 @@ def _ablations(results: Results, columns: Columns) -> Iterator[Table]:
 def _main(results: Results, columns: Columns, amount: str) -> Iterator[Table]:
     """Yield what all methods are compared by."""
     yield _utility_and_forgetting(results, columns, amount)
+    yield _validation(results, columns, amount)
     yield _membership(results, columns, amount)
     yield _attack(results, columns, amount)
     yield _probes(results, columns, amount)
@@ -110,6 +112,26 @@ def _both(results: Results, column: Column) -> Iterator[Quantity]:
         heading = f"{results.title(column)} {direction}".rstrip()
         yield Quantity(f"{heading} D_test", column, utility, mean="D_test")
         yield Quantity(f"{heading} D_f", column, forgetting, mean="D_f")
+
+
+def _validation(results: Results, columns: Columns, amount: str) -> Table:
+    """Return what settings are to be chosen by, so that nobody needs test pairs for it."""
+    quantities = [
+        Quantity(f"{results.title(column)}, {words}", column, read)
+        for column in columns
+        for words, read in (
+            ("D_test", metric(results, "d_test", subset="val")),
+            ("lost", lost(results, "val")),
+        )
+    ]
+    grid = Grid(results, "main", amount, quantities)
+    note = (
+        "D_test of validation pairs, and the points that each seed's original had more: settings are "
+        "chosen by these, as methods choose their epoch by them. MultiDelete holds half of these pairs in "
+        f"place. {INTERVALS}"
+    )
+    title = f"On validation pairs, {amount} deleted"
+    return Table(title, grid.headings, [grid.original(), *grid.rows()], note)
 
 
 def _membership(results: Results, columns: Columns, amount: str) -> Table:

@@ -215,6 +215,31 @@ def test_the_other_aim_has_a_row_of_its_own(prepared: dict[str, BenchData]) -> N
     assert name_of(cell.row) == "MultiDelete, calibrated"
 
 
+def test_seeds_count_from_the_first_that_is_asked_for(prepared: dict[str, BenchData]) -> None:
+    for part, taken in (("main", {100, 101, 102, 103}), ("ablation", {100, 101, 102})):
+        cells = _plan(prepared, rows=["multidelete"], parts=[part], seeds=4, first_seed=100)
+        assert {cell.seed for cell in cells} == taken
+        assert {cell.job.spec.seed for cell in cells if cell.job} == taken
+
+
+def test_a_setting_takes_the_place_of_a_default_but_not_of_what_a_row_changes(
+    prepared: dict[str, BenchData],
+) -> None:
+    given = {"multidelete": {"alpha": 7.0, "beta": 3.0}}
+    cells = _plan(
+        prepared, rows=["multidelete", "neggrad"], parts=["main", "ablation"], settings=given
+    )
+    params = {(cell.part, cell.row): cell.job.spec.params for cell in cells if cell.job}
+    own = TINY["digits"].settings["albef"].params["multidelete"]
+    assert params["main", "multidelete"] == {**own, **given["multidelete"]}
+    assert params["ablation", "- MD"] == {**own, "alpha": 0.0, "beta": 3.0}
+    assert "alpha" not in params["main", "neggrad"]
+    plain = _plan(prepared, rows=["multidelete"])
+    assert {cell.job.run_id for cell in plain if cell.job}.isdisjoint(
+        cell.job.run_id for cell in cells if cell.job
+    )
+
+
 def test_ablations_take_three_seeds_at_most(prepared: dict[str, BenchData]) -> None:
     cells = _plan(prepared, rows=["multidelete"], parts=["ablation"], seeds=5)
     assert {cell.seed for cell in cells} == {0, 1, 2}

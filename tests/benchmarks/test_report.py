@@ -42,6 +42,16 @@ def test_the_report_names_commits_and_machines_of_the_runs_and_not_its_own() -> 
     assert any(line.startswith("| MultiDelete | 71.0 ± 12.7 | 20.0 ± 0.0 |") for line in lines)
 
 
+def test_the_report_says_which_seeds_and_settings_were_asked_for() -> None:
+    made = _results()
+    given = {"first_seed": 100, "settings": {"multidelete": {"alpha": 6.0, "target": 20.0}}}
+    made["options"] = {**made["options"], **given}
+    assert (
+        "- Asked for: 1 thread(s) a run, 2 seed(s) from 100 on, multidelete.alpha = 6.0, "
+        "multidelete.target = 20.0"
+    ) in markdown(Results(made)).splitlines()
+
+
 def test_every_number_can_be_traced_to_its_runs(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
     write_results(_results(), tmp_path)

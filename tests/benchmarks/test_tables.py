@@ -93,6 +93,15 @@ def test_a_summary_of_each_data_set_and_amount_comes_first() -> None:
     assert (original["D_test"], original["lost"]) == ("90.0 ± 0.0", "-")
 
 
+def test_settings_can_be_chosen_by_validation_pairs_alone() -> None:
+    measured = [metric("d_test", 80.0, "val", "before"), metric("d_test", 78.5, "val")]
+    runs = {"m": unlearned([*both(70.0, 20.0), *measured])}
+    table = _table(Results(content([cell("a", "multidelete", "m")], runs)), "On validation pairs")
+    assert list(table.headings) == ["Method", "A, D_test", "A, lost"]
+    assert _row(table, "Original") == ["80.0", "-"]
+    assert _row(table, "MultiDelete") == ["78.5", "1.5"]
+
+
 def test_the_originals_row_is_what_methods_found_before() -> None:
     table = _table(Results(_three_seeds()), "Table 2")
     assert table.rows[0] == ["Original", *["90.0 ± 0.0", "50.0 ± 0.0"] * 3]

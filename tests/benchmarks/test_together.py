@@ -127,6 +127,18 @@ def test_one_file_alone_is_not_written_anew(tmp_path: Path) -> None:
         ),
         ({"options": {"amounts": [], "seeds": 1, "threads": 2, "device": "cpu"}}, "with threads 1"),
         ({"options": {"amounts": [], "seeds": 1, "threads": 1, "device": "cuda"}}, "device cpu"),
+        (
+            {
+                "options": {
+                    "amounts": [],
+                    "seeds": 1,
+                    "threads": 1,
+                    "device": "cpu",
+                    "settings": {"multidelete": {"alpha": 6.0}},
+                }
+            },
+            "was asked for with none, and .* with {'multidelete': {'alpha': 6.0}}",
+        ),
     ],
 )
 def test_what_does_not_compare_is_not_put_together(

@@ -39,6 +39,17 @@ def _results() -> Json:
         (["--device", "wat"], "give one of auto, cpu"),
         (["--device", "cuda"], "give one of auto, cpu"),
         (["--forget", "none"], "a number of pairs or a percentage"),
+        (["--set", "alpha=6"], "--set takes METHOD.NAME=VALUE, and 'alpha=6' came"),
+        (["--set", "multidelete.alpha="], "--set takes METHOD.NAME=VALUE"),
+        (["--set", "forgetful.alpha=6"], "--set forgetful: the method is unknown; known are dtd, "),
+        (
+            ["--set", "multidelete.alfa=6"],
+            "--set multidelete: alfa: Extra inputs are not permitted; ",
+        ),
+        (
+            ["--set", "multidelete.alpha=-1"],
+            "--set multidelete: alpha: Input should be greater than",
+        ),
         (["--data", "/nowhere"], "it is not in /nowhere"),
         (["--reuse", "/nowhere"], "/nowhere is none: No such file or directory"),
     ],
@@ -62,6 +73,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
     ("option", "value", "reason"),
     [
         ("--seeds", "x", "a whole number above 0 was expected, and 'x' came"),
+        ("--first-seed", "-1", "a whole number from 0 on was expected, and '-1' came"),
         ("--jobs", "0", "a whole number above 0 was expected, and '0' came"),
         ("--references", "3", "0 or at least 4 was expected, and '3' came"),
     ],
