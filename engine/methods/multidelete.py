@@ -46,8 +46,10 @@ from engine.unlearning import Truths, Unlearning, draw
 VALIDATIONS = 10
 """Validations in a run, spread evenly, so that selection costs little beside the steps."""
 RETAINED = 8192
-"""Most pairs of D_r, and of those forgotten earlier, that a run draws from, unless an epoch takes more:
+"""Most pairs of D_r, and of those forgotten earlier, that a run draws from, unless two epochs take more:
 what the teacher must do grows with |D_f| and not with |D|."""
+FRESH = 2
+"""Epochs whose retained pairs are all different ones: what is held again and again is held alone."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class MultiDelete:
             generator,
             judging,
             margin=self.weights.margin,
+            singly=self.weights.singly,
         )
         self.stood = self.selection.standing(run.teacher, self.earlier)
         self.retain = draw(run.retain, self._usable(len(run.retain)), generator)
@@ -157,7 +160,7 @@ class MultiDelete:
     def _usable(self, count: int) -> int:
         """Return of how many of ``count`` pairs of one sort to keep what the teacher says: those of all steps."""
         epoch = sum(self._retained_in_steps(len(self.run.forget)))
-        return min(count, self.schedule().epochs * epoch, max(RETAINED, epoch))
+        return min(count, self.schedule().epochs * epoch, max(RETAINED, FRESH * epoch))
 
     def _retained_in_steps(self, deleted: int) -> list[int]:
         """Return how many pairs of D_r go into each step of an epoch over ``deleted`` pairs."""

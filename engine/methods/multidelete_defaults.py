@@ -25,6 +25,7 @@ GRAPHS = TaskDefaults(
     least_steps=300,
     target=13.0,
     margin=0.0,
+    singly=False,
     healing=0.0,
 )
 # Where encoders stand still, steps cost little and the few weights that move must go far.
@@ -52,7 +53,8 @@ TWO_IMAGES_BY_FUSION = replace(IMAGES_BY_FUSION, alpha=30.0, target=22.0)
 # What ranks in retrieval is a similarity: it is decoupled and retained as well. Drawings of the same
 # thing with nearly the same words drift with the deleted ones, unless they are held. A hard push costs
 # the ranking much, and what it costs comes back sooner than the deleted pairs do: so the run ends
-# with passes that heal, from deeper than it needs.
+# with passes that heal, from deeper than it needs. Most pairs are forgotten soon and a few late: each
+# is pushed only as long as it needs it.
 RANKING = TaskDefaults(
     alpha=6.0,
     beta=20.0,
@@ -66,8 +68,9 @@ RANKING = TaskDefaults(
     held_out=1.0,
     epochs=12,
     least_steps=120,
-    target=3.0,
-    margin=3.0,
+    target=1.0,
+    margin=1.0,
+    singly=True,
     healing=0.25,
 )
 # Under -F healing lifts the deleted pairs faster: one pass of twelve is enough.

@@ -82,6 +82,11 @@ class MultiDeleteParams(MethodParams):
         le=50,
         description="points of D_f above the target at which the push on deleted pairs begins to fade",
     )
+    singly: bool | None = Field(
+        default=None,
+        description="whether under decouple each deleted pair is pushed until it stands low enough among "
+        "the retained pairs itself, or all pairs of its label until they do on average",
+    )
     healing: float | None = Field(
         default=None,
         ge=0,
@@ -110,6 +115,7 @@ class TaskDefaults:
     least_steps: int
     target: float
     margin: float
+    singly: bool
     healing: float
 
     def given(self, params: MultiDeleteParams) -> "TaskDefaults":

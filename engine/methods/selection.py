@@ -42,6 +42,7 @@ class ForgettingSelection:
         generator: draws the pairs that are compared.
         judging: validation pairs ``(J,)`` that utility is measured on; None: all.
         margin: points of D_f above the target at which the push on deleted pairs begins to fade.
+        singly: whether under ``decouple`` each deleted pair is pushed by where it stands itself.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class ForgettingSelection:
         generator: torch.Generator,
         judging: Tensor | None = None,
         margin: float = 0.0,
+        singly: bool = False,
     ) -> None:
         self.run = run
+        self.singly = singly
         self.judging = run.validation if judging is None else judging
         self.tolerance = tolerance
         self.target = target
@@ -79,9 +82,10 @@ class ForgettingSelection:
         return rank(lost, found, tolerance, self.target)
 
     def unfinished(self, student: "PairModel") -> Tensor:
-        """Return for each deleted pair how much its kind is still to be pushed ``(F,)``, 0 to 1.
+        """Return for each deleted pair how much it is still to be pushed ``(F,)``, 0 to 1.
 
-        Pairs of a kind have one label, where the task has labels: else those that are forgotten most
+        It is what its kind needs, or under ``decouple`` what it needs itself, where that was asked for. Pairs
+        of a kind have one label, where the task has labels: else those that are forgotten most
         easily would pay for the others. See `FADING` and `BALANCING` for where the push
         fades; to a target of 0 it never does.
         """
@@ -90,6 +94,9 @@ class ForgettingSelection:
             return torch.ones(len(run.forget))
         high = self.target + self.margin
         rows, others, low = self.deleted, self.retained, high - FADING
+        if run.aim == "decouple" and self.singly:
+            low = max(low, 0.0)  # the lowest pair is pushed no farther
+            return ((self.standing(student, run.forget) - low) / (high - low)).clamp(0.0, 1.0)
         if run.aim == "calibrated":
             low = 100.0 * (0.5 + self.chance)
             rows, others, high = run.forget, run.validation, low + BALANCING

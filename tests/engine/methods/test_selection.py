@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -215,6 +216,35 @@ def test_without_labels_all_deleted_pairs_are_of_one_kind(
     selection.margin = 5.0
     found = selection.unfinished(run.teacher)
     torch.testing.assert_close(found, torch.full_like(found, 0.25))
+
+
+def test_each_pair_is_pushed_by_where_it_stands_itself_where_that_is_asked_for(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("albef", "multidelete")
+    run = replace(run, forget=run.forget[:4])
+    generator = torch.Generator().manual_seed(0)
+    selection = ForgettingSelection(run, 1.0, 20.0, generator, margin=2.0, singly=True)
+    stood = torch.tensor([90.0, 21.0, 19.0, 3.0])
+    monkeypatch.setattr(selection, "_above", lambda *_: stood)
+    assert selection.unfinished(run.teacher).tolist() == [1.0, 0.75, 0.25, 0.0]
+    stood = torch.tensor([2.0, 1.5, 0.5, 0.0])  # lower than the push fades
+    selection.target, selection.margin = 1.0, 1.0
+    assert selection.unfinished(run.teacher).tolist() == [1.0, 0.75, 0.25, 0.0]
+    selection.target = 0.0
+    assert selection.unfinished(run.teacher).tolist() == [1.0] * 4
+
+
+def test_under_calibrated_no_pair_is_pushed_by_where_it_stands_itself(
+    unlearn: Callable[..., Unlearning],
+) -> None:
+    run = unlearn("gcn_bert", "multidelete", aim="calibrated")
+    made = [
+        ForgettingSelection(run, 1.0, 20.0, torch.Generator().manual_seed(0), singly=singly)
+        for singly in (False, True)
+    ]
+    kinds, single = (selection.unfinished(run.teacher) for selection in made)
+    torch.testing.assert_close(kinds, single)
 
 
 def test_where_pairs_stand_is_the_share_of_retained_pairs_below_them(
