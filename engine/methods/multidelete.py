@@ -118,7 +118,6 @@ class MultiDelete:
             self.weights.target,
             generator,
             judging,
-            margin=self.weights.margin,
             singly=self.weights.singly,
         )
         self.stood = self.selection.standing(run.teacher, self.earlier)

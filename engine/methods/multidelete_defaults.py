@@ -24,7 +24,6 @@ GRAPHS = TaskDefaults(
     epochs=50,
     least_steps=300,
     target=13.0,
-    margin=0.0,
     singly=False,
     healing=0.0,
 )
@@ -68,8 +67,7 @@ RANKING = TaskDefaults(
     held_out=1.0,
     epochs=12,
     least_steps=120,
-    target=1.0,
-    margin=1.0,
+    target=3.0,
     singly=True,
     healing=0.25,
 )

@@ -76,12 +76,6 @@ class MultiDeleteParams(MethodParams):
         le=50,
         description="D_f that is enough: of the epochs that reach it, the most useful is selected",
     )
-    margin: float | None = Field(
-        default=None,
-        ge=0,
-        le=50,
-        description="points of D_f above the target at which the push on deleted pairs begins to fade",
-    )
     singly: bool | None = Field(
         default=None,
         description="whether under decouple each deleted pair is pushed until it stands low enough among "
@@ -114,7 +108,6 @@ class TaskDefaults:
     epochs: int
     least_steps: int
     target: float
-    margin: float
     singly: bool
     healing: float
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SAMPLE = 512
 """Most deleted and most other pairs whose scores are compared at each validation."""
 FADING = 4.0
-"""Points of D_f over which the push on deleted pairs fades under ``decouple``, down from the target and its margin."""
+"""Points of D_f over which the push on deleted pairs fades under ``decouple``, down from the target."""
 BALANCING = 6.0
 """Points of AUC above what counts as 0.5 over which it fades under ``calibrated``; no pair is pushed that
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
@@ -41,7 +41,6 @@ class ForgettingSelection:
         target: D_f at which deleted pairs look unrelated enough; beyond it utility decides.
         generator: draws the pairs that are compared.
         judging: validation pairs ``(J,)`` that utility is measured on; None: all.
-        margin: points of D_f above the target at which the push on deleted pairs begins to fade.
         singly: whether under ``decouple`` each deleted pair is pushed by where it stands itself.
     """
 
@@ -52,7 +51,6 @@ class ForgettingSelection:
         target: float,
         generator: torch.Generator,
         judging: Tensor | None = None,
-        margin: float = 0.0,
         singly: bool = False,
     ) -> None:
         self.run = run
@@ -60,7 +58,6 @@ class ForgettingSelection:
         self.judging = run.validation if judging is None else judging
         self.tolerance = tolerance
         self.target = target
-        self.margin = margin
         self.deleted = draw(run.forget, min(SAMPLE, len(run.forget)), generator)
         self.retained = draw(run.retain, min(SAMPLE, len(run.retain)), generator)
         self.before = self._trials(run.teacher)
@@ -92,7 +89,7 @@ class ForgettingSelection:
         run = self.run
         if run.aim == "decouple" and self.target <= 0:
             return torch.ones(len(run.forget))
-        high = self.target + self.margin
+        high = self.target
         rows, others, low = self.deleted, self.retained, high - FADING
         if run.aim == "decouple" and self.singly:
             low = max(low, 0.0)  # the lowest pair is pushed no farther

@@ -209,13 +209,6 @@ def test_without_labels_all_deleted_pairs_are_of_one_kind(
     selection.target = 100 * float(above.mean()) + 1.0
     found = selection.unfinished(run.teacher)
     torch.testing.assert_close(found, torch.full_like(found, 0.75))
-    # With a margin the push is over nearer to the target, or above it.
-    selection.target, selection.margin = selection.target - 3.0, 2.0
-    found = selection.unfinished(run.teacher)
-    torch.testing.assert_close(found, torch.full_like(found, 1.0))
-    selection.margin = 5.0
-    found = selection.unfinished(run.teacher)
-    torch.testing.assert_close(found, torch.full_like(found, 0.25))
 
 
 def test_each_pair_is_pushed_by_where_it_stands_itself_where_that_is_asked_for(
@@ -224,12 +217,12 @@ def test_each_pair_is_pushed_by_where_it_stands_itself_where_that_is_asked_for(
     run = unlearn("albef", "multidelete")
     run = replace(run, forget=run.forget[:4])
     generator = torch.Generator().manual_seed(0)
-    selection = ForgettingSelection(run, 1.0, 20.0, generator, margin=2.0, singly=True)
+    selection = ForgettingSelection(run, 1.0, 22.0, generator, singly=True)
     stood = torch.tensor([90.0, 21.0, 19.0, 3.0])
     monkeypatch.setattr(selection, "_above", lambda *_: stood)
     assert selection.unfinished(run.teacher).tolist() == [1.0, 0.75, 0.25, 0.0]
     stood = torch.tensor([2.0, 1.5, 0.5, 0.0])  # lower than the push fades
-    selection.target, selection.margin = 1.0, 1.0
+    selection.target = 2.0
     assert selection.unfinished(run.teacher).tolist() == [1.0, 0.75, 0.25, 0.0]
     selection.target = 0.0
     assert selection.unfinished(run.teacher).tolist() == [1.0] * 4
