@@ -49,7 +49,7 @@ RETAINED = 8192
 """Most pairs of D_r, and of those forgotten earlier, that a run draws from, unless two epochs take more:
 what the teacher must do grows with |D_f| and not with |D|."""
 FRESH = 2
-"""Epochs whose retained pairs are all different ones: what is held again and again is held alone."""
+"""A run draws from as many pairs of D_r as this many epochs take: what is held again and again is held alone."""
 
 
 @dataclass(frozen=True)
