@@ -42,6 +42,8 @@ TARGETS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0)
 """Values of D_f that are asked for, from the paper's aim to none."""
 FEW = 3
 """Seeds of every part but the main one at most: they have many rows."""
+SEEDS = 2**31
+"""What every seed is below."""
 FINAL = "after the last"
 AT_ONCE = "at once"
 PRETRAINED = "pretrained"
@@ -106,7 +108,7 @@ class Options:
 
     Raises:
         BenchmarkError: a row is unknown, or a family that no data set here is trained as, or a data set is
-            trained as none of the families.
+            trained as none of the families; settings are of a method that is not run; a seed is too high.
     """
 
     known: Mapping[str, Preset]
@@ -123,7 +125,16 @@ class Options:
     settings: Mapping[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        variants(self.rows)
+        run = {variant.method for variant in variants(self.rows)}
+        idle = [method for method in self.settings if method not in run]
+        if idle:
+            raise BenchmarkError(
+                f"--set is of {', '.join(idle)}, which --methods does not run; it runs {', '.join(sorted(run))}"
+            )
+        if self.first_seed + self.seeds > SEEDS:
+            raise BenchmarkError(
+                f"seeds below {SEEDS} were expected, and {self.seeds} from {self.first_seed} on came"
+            )
         own = {name: list(self.known[name].settings) for name in self.presets}
         unused = [f for f in self.families if not any(f in names for names in own.values())]
         lacking = [n for n, names in own.items() if set(names).isdisjoint(self.families)]
@@ -138,7 +149,7 @@ class Options:
                 "each data set, or choose data sets with --tasks"
             )
 
-    def numbers(self, most: int | None = None) -> range:
+    def seed_range(self, most: int | None = None) -> range:
         """Return the seeds, ``most`` of them at most."""
         count = self.seeds if most is None else min(self.seeds, most)
         return range(self.first_seed, self.first_seed + count)
@@ -216,7 +227,7 @@ class _Column:
     def _main(self) -> Iterator[Cell]:
         for amount in self.options.amounts:
             for variant in self.rows:
-                for seed in self.options.numbers():
+                for seed in self.options.seed_range():
                     yield self._cell("main", amount, variant, seed)
 
     def _ablation(self) -> Iterator[Cell]:
@@ -229,7 +240,7 @@ class _Column:
             rows.insert(0, Variant(YARDSTICK, YARDSTICK))
         for amount in self.options.amounts:
             for variant in rows:
-                for seed in self.options.numbers(FEW):
+                for seed in self.options.seed_range(FEW):
                     yield self._cell("ablation", amount, variant, seed)
 
     def _mappings(self) -> Iterator[Cell]:
@@ -239,7 +250,7 @@ class _Column:
                 continue
             if variant.params and variant.method == STUDIED and self._has(variant.params):
                 continue
-            for seed in self.options.numbers(FEW):
+            for seed in self.options.seed_range(FEW):
                 yield self._cell("mappings", self.first, variant, seed)
         if not {STUDIED, f"{STUDIED}-F"}.isdisjoint(self.names):
             ranks = self.preset.task in tasks and tasks.get(self.preset.task).contrastive
@@ -253,7 +264,7 @@ class _Column:
         row = STUDIED if other.update == "all" else f"{STUDIED}-F"
         column = _Column(self.options, self.name, other.kind.family, self.all_data)
         variant = Variant(f"{row}, {other.words}", STUDIED, other.update)
-        for seed in self.options.numbers(FEW):
+        for seed in self.options.seed_range(FEW):
             cell = column._cell("mappings", self.first, variant, seed)
             yield replace(cell, family=self.family)
 
@@ -281,18 +292,18 @@ class _Column:
         for step in range(1, STEPS + 1):
             pairs = max(1, round(step * most / STEPS))
             for variant in rows:
-                for seed in self.options.numbers(FEW):
+                for seed in self.options.seed_range(FEW):
                     yield self._cell("sizes", Amount(str(pairs), pairs=pairs), variant, seed)
 
     def _tradeoff(self) -> Iterator[Cell]:
         rows = [Variant(f"{TARGET} {t:g}", STUDIED, params={"target": t}) for t in TARGETS]
         rows.append(Variant("calibrated", STUDIED, objective="calibrated"))
         for variant in rows:
-            for seed in self.options.numbers(FEW):
+            for seed in self.options.seed_range(FEW):
                 yield self._cell("tradeoff", self.first, variant, seed)
 
     def _sequence(self) -> Iterator[Cell]:
-        for seed in self.options.numbers(FEW):
+        for seed in self.options.seed_range(FEW):
             yield from self._chain(seed)
 
     def _chain(self, seed: int) -> Iterator[Cell]:

@@ -223,9 +223,11 @@ def _time_against_size(results: Results, column: Column, folder: Path) -> list[P
 def _histograms(results: Results, column: Column, folder: Path) -> list[Path]:
     """Pair scores of D_f, D_r and unseen pairs before and after each method, of the first seed."""
     files: list[Path] = []
-    for cell in results.select("main", column):
+    cells = results.select("main", column)
+    first = min((cell["seed"] for cell in cells), default=0)
+    for cell in cells:
         found = [_counts(results, cell, moment) for moment in ("before", "after")]
-        if cell["seed"] != 0 or None in found:
+        if cell["seed"] != first or None in found:
             continue
         stem = _stem("scores", column, f"{cell['row']}-{cell['amount']}")
         with _figure(7.2, folder, stem, files) as figure:

@@ -24,7 +24,7 @@ class Setting:
         config: of the family.
         training: recipe of the task.
         params: of methods, by method, where this data set needs others than the defaults.
-        start: the preset whose original (of the same family, first seed) a training starts from,
+        start: the preset whose original (of the same family, seed 0) a training starts from,
             or None: it starts from nothing, or from what ``config`` names.
     """
 

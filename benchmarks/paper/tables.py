@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from benchmarks.paper.grid import Grid, Quantity, Table, name_of
+from benchmarks.paper.grid import Grid, Quantity, Read, Table, name_of
 from benchmarks.paper.reads import (
     INTERVALS,
     PROBES,
@@ -115,23 +115,31 @@ def _both(results: Results, column: Column) -> Iterator[Quantity]:
 
 
 def _validation(results: Results, columns: Columns, amount: str) -> Table:
-    """Return what settings are to be chosen by, so that nobody needs test pairs for it."""
-    quantities = [
-        Quantity(f"{results.title(column)}, {words}", column, read)
-        for column in columns
-        for words, read in (
-            ("D_test", metric(results, "d_test", subset="val")),
-            ("lost", lost(results, "val")),
-        )
-    ]
+    """Return the utility that settings are chosen by: that of test pairs is for those that are chosen."""
+    reads = (
+        ("D_test", metric(results, "d_test", subset="val"), 1),
+        ("lost", lost(results, "val"), 1),
+    )
+    quantities = _of_each(results, columns, reads)
     grid = Grid(results, "main", amount, quantities)
     note = (
         "D_test of validation pairs, and the points that each seed's original had more: settings are "
-        "chosen by these, as methods choose their epoch by them. MultiDelete holds half of these pairs in "
-        f"place. {INTERVALS}"
+        "chosen by these, and methods choose their epoch by them. MultiDelete holds half of these pairs in "
+        f"place, so that its loss is told too low beside that of others. {INTERVALS}"
     )
     title = f"On validation pairs, {amount} deleted"
     return Table(title, grid.headings, [grid.original(), *grid.rows()], note)
+
+
+def _of_each(
+    results: Results, columns: Columns, reads: Sequence[tuple[str, Read, int]]
+) -> list[Quantity]:
+    """Return the same columns for each data set: heading, what is read, and digits after the point."""
+    return [
+        Quantity(f"{results.title(column)}, {words}", column, read, digits)
+        for column in columns
+        for words, read, digits in reads
+    ]
 
 
 def _membership(results: Results, columns: Columns, amount: str) -> Table:
@@ -148,14 +156,11 @@ def _membership(results: Results, columns: Columns, amount: str) -> Table:
 
 def _attack(results: Results, columns: Columns, amount: str) -> Table:
     """Return how well the attack behind table 3 tells members at all: a ratio alone does not say."""
-    quantities = [
-        Quantity(f"{results.title(column)}, {words}", column, read, digits)
-        for column in columns
-        for words, read, digits in (
-            ("AUC", metric(results, "mi_attack_auc"), 3),
-            ("TPR at 1% FPR", in_points(metric(results, "mi_tpr_at_1pct_fpr")), 1),
-        )
-    ]
+    reads = (
+        ("AUC", metric(results, "mi_attack_auc"), 3),
+        ("TPR at 1% FPR", in_points(metric(results, "mi_tpr_at_1pct_fpr")), 1),
+    )
+    quantities = _of_each(results, columns, reads)
     grid = Grid(results, "main", amount, quantities)
     note = (
         "The attack of table 3 on retained pairs, which it was not fitted on, against validation pairs: "
@@ -168,11 +173,8 @@ def _attack(results: Results, columns: Columns, amount: str) -> Table:
 
 def _probes(results: Results, columns: Columns, amount: str) -> Table:
     """Lay methods out as columns, as the paper does."""
-    quantities = [
-        Quantity(f"{results.title(column)}, {words}", column, metric(results, name))
-        for column in columns
-        for name, words in PROBES.items()
-    ]
+    reads = [(words, metric(results, name), 1) for name, words in PROBES.items()]
+    quantities = _of_each(results, columns, reads)
     grid = Grid(results, "main", amount, quantities)
     ablated = _without_ukr(results, amount, quantities)
     headings, *rows = zip(grid.headings, grid.original(), *grid.rows(), *ablated, strict=True)

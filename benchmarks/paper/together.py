@@ -48,7 +48,6 @@ def together(files: Sequence[Path]) -> Json:
         **contents[0]["options"],
         "amounts": amounts,
         "seeds": max(content["options"]["seeds"] for content in contents),
-        "first_seed": min(content["options"].get("first_seed", 0) for content in contents),
         "parts": _first_seen([[cell["part"] for cell in chosen]]),
     }
     head = {"format": contents[0]["format"], "commit": commit(), "machine": machine()}
@@ -63,12 +62,13 @@ def _check(first: Path, kept: Json, file: Path, content: Json) -> None:
                 f"seconds in one table must compare: {first} was asked for with {name} {mine}, and "
                 f"{file} with {other}; write them to folders of their own"
             )
-    mine, other = (one["options"].get("settings", {}) for one in (kept, content))
-    if mine != other:
-        raise BenchmarkError(
-            f"rows of one table must have the same settings: {first} was asked for with {mine or 'none'}, "
-            f"and {file} with {other or 'none'}; write them to folders of their own"
-        )
+    for name, usual in (("first_seed", 0), ("settings", {})):
+        mine, other = (one["options"].get(name, usual) for one in (kept, content))
+        if mine != other:
+            raise BenchmarkError(
+                f"rows of one table must have the same originals and settings: {first} was asked for with "
+                f"{name} {mine}, and {file} with {other}; write them to folders of their own"
+            )
 
 
 def _check_data(name: str, kept: Json, other: Json) -> None:

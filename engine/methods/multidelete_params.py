@@ -78,8 +78,9 @@ class MultiDeleteParams(MethodParams):
     )
     singly: bool | None = Field(
         default=None,
-        description="whether under decouple each deleted pair is pushed until it stands low enough among "
-        "the retained pairs itself, or all pairs of its label until they do on average",
+        description="whether under decouple each deleted pair is pushed until it stands above no more than "
+        "`target` percent of all retained pairs itself, so that D_f ends below, or all pairs of its label until "
+        "their D_f is at the target",
     )
     healing: float | None = Field(
         default=None,

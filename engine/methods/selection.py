@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SAMPLE = 512
 """Most deleted and most other pairs whose scores are compared at each validation."""
 FADING = 4.0
-"""Points of D_f over which the push on deleted pairs fades under ``decouple``, down from the target."""
+"""Points of D_f down from the target, to 0 at the lowest, over which the push on deleted pairs fades under ``decouple``."""
 BALANCING = 6.0
 """Points of AUC above what counts as 0.5 over which it fades under ``calibrated``; no pair is pushed that
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
@@ -89,11 +89,10 @@ class ForgettingSelection:
         run = self.run
         if run.aim == "decouple" and self.target <= 0:
             return torch.ones(len(run.forget))
-        high = self.target
-        rows, others, low = self.deleted, self.retained, high - FADING
+        high, low = self.target, max(self.target - FADING, 0.0)  # at 0 nothing is left to push
         if run.aim == "decouple" and self.singly:
-            low = max(low, 0.0)  # the lowest pair is pushed no farther
             return ((self.standing(student, run.forget) - low) / (high - low)).clamp(0.0, 1.0)
+        rows, others = self.deleted, self.retained
         if run.aim == "calibrated":
             low = 100.0 * (0.5 + self.chance)
             rows, others, high = run.forget, run.validation, low + BALANCING

@@ -234,6 +234,10 @@ def test_a_setting_takes_the_place_of_a_default_but_not_of_what_a_row_changes(
     assert params["main", "multidelete"] == {**own, **given["multidelete"]}
     assert params["ablation", "- MD"] == {**own, "alpha": 0.0, "beta": 3.0}
     assert "alpha" not in params["main", "neggrad"]
+    without = _plan(
+        prepared, rows=["multidelete"], parts=["ablation"], settings={"multidelete": {"beta": 0.0}}
+    )
+    assert {cell.row for cell in cells} - {cell.row for cell in without} >= {"- MKR"}
     plain = _plan(prepared, rows=["multidelete"])
     assert {cell.job.run_id for cell in plain if cell.job}.isdisjoint(
         cell.job.run_id for cell in cells if cell.job

@@ -38,6 +38,16 @@ def test_every_plot_is_written_in_both_formats_and_twice_the_same(tmp_path: Path
         assert one.stat().st_size > 5000
 
 
+def test_scores_are_drawn_of_the_first_seed_whichever_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
+    cells = [cell("a", "multidelete", f"m{seed}", seed=seed) for seed in (101, 100)]
+    runs = {f"m{seed}": unlearned(both(89.0, 20.0)) for seed in (100, 101)}
+    names = [file.name for file in draw(Results(content(cells, runs)), tmp_path)]
+    assert [name for name in names if name.startswith("scores")] == [
+        f"scores-a-gcn_bert-multidelete-10pct.{kind}" for kind in ("png", "svg")
+    ]
+
+
 def test_the_two_aims_are_drawn_by_means_over_seeds_with_intervals() -> None:
     results = Results(content(*traded()))
     cells = results.select("tradeoff", ("a", "gcn_bert"))

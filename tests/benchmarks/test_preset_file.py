@@ -235,12 +235,17 @@ def test_a_data_set_of_ones_own_is_a_column_of_the_tables(
     )
     call = ["--presets", str(file), "--data", str(data_sets), "--out", str(out), "--tasks", "mine"]
     call += ["--methods", "dtd", "--parts", "main", "--seeds", "1", "--forget", "10"]
+    call += ["--first-seed", "7", "--set", "dtd.steps=3"]
     assert main([*call, "--device", "cpu"], known=TINY) == 0, capsys.readouterr().err
     tables = (out / "tables.md").read_text(encoding="utf-8")
     assert "## For $_$, 10 deleted" in tables
-    assert "DtD (10 deleted, seed 0): no mi_ratio: needs at least 20 validation pairs" in tables
+    assert "DtD (10 deleted, seed 7): no mi_ratio: needs at least 20 validation pairs" in tables
     content = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert [run["status"] for run in content["runs"].values()] == ["done", "done"]
+    assert content["options"]["first_seed"] == 7
+    assert content["options"]["settings"] == {"dtd": {"steps": 3}}
+    made = [run["spec"] for run in content["runs"].values()]
+    assert [(spec["seed"], spec["params"]) for spec in made] == [(7, {}), (7, {"steps": 3})]
 
 
 def test_the_example_of_the_page_fits_the_engine(tmp_path: Path) -> None:

@@ -137,7 +137,19 @@ def test_one_file_alone_is_not_written_anew(tmp_path: Path) -> None:
                     "settings": {"multidelete": {"alpha": 6.0}},
                 }
             },
-            "was asked for with none, and .* with {'multidelete': {'alpha': 6.0}}",
+            "was asked for with settings {}, and .* with {'multidelete': {'alpha': 6.0}}",
+        ),
+        (
+            {
+                "options": {
+                    "amounts": [],
+                    "seeds": 1,
+                    "first_seed": 100,
+                    "threads": 1,
+                    "device": "cpu",
+                }
+            },
+            "was asked for with first_seed 0, and .* with 100",
         ),
     ],
 )

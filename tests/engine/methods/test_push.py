@@ -45,6 +45,36 @@ def test_each_deleted_pair_is_pushed_as_much_as_its_kind_needs(
 
 
 @pytest.mark.parametrize(
+    ("family", "given", "pushes"),
+    [
+        ("albef", {}, [1.0, 0.5, 0.0]),  # it ranks
+        ("albef", {"singly": False}, None),
+        ("gcn_bert", {}, None),
+        ("gcn_bert", {"singly": True}, [1.0, 0.5, 0.0]),
+    ],
+)
+def test_where_a_task_ranks_each_deleted_pair_is_pushed_by_its_own_place(
+    unlearn: Unlearn,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    given: dict[str, bool],
+    pushes: list[float] | None,
+) -> None:
+    run = unlearn(family, "multidelete", target=2.0, **given)
+    made = made_of(replace(run, forget=run.forget[:3]))
+    stood = torch.tensor([50.0, 1.0, 0.0])
+    monkeypatch.setattr(made.selection, "standing", lambda model, rows: stood[: len(rows)])
+    made.batches(0, torch.Generator().manual_seed(0))
+    if pushes is None:  # one label may be pushed more than another, and all of it alike
+        labels = made.run.inputs.labels[made.run.forget] if family == "gcn_bert" else stood * 0
+        for label in labels.unique():
+            assert len(made.push[:3][labels == label].unique()) == 1
+        assert not made.selection.singly
+    else:
+        assert made.push[:3].tolist() == pushes
+
+
+@pytest.mark.parametrize(
     ("aim", "healing", "pushes"),
     [
         ("decouple", 0.0, [1, 1, 1, 1]),
