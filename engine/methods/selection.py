@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SAMPLE = 512
 """Most deleted and most other pairs whose scores are compared at each validation."""
 FADING = 4.0
-"""Points of D_f down from the target, to 0 at the lowest, over which the push on deleted pairs fades under ``decouple``."""
+"""Points of D_f below the target, to 0 at the lowest, over which the push on deleted pairs fades under `decouple`."""
 BALANCING = 6.0
 """Points of AUC above what counts as 0.5 over which it fades under ``calibrated``; no pair is pushed that
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
