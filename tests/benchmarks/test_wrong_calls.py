@@ -39,8 +39,14 @@ def _results() -> Json:
         (["--device", "wat"], "give one of auto, cpu"),
         (["--device", "cuda"], "give one of auto, cpu"),
         (["--forget", "none"], "a number of pairs or a percentage"),
-        (["--set", "dtd.steps=3"], "--set is of dtd, which --methods does not run; it runs multidel"),
-        (["--first-seed", "2147483646"], "seeds below 2147483648 were expected, and 3 from 21474836"),
+        (
+            ["--set", "dtd.steps=3"],
+            "--set is of dtd, which --methods does not run; it runs multidel",
+        ),
+        (
+            ["--first-seed", "2147483646"],
+            "seeds below 2147483648 were expected, and 3 from 21474836",
+        ),
         (["--set", "alpha=6"], "--set takes METHOD.NAME=VALUE, and 'alpha=6' came"),
         (["--set", "multidelete.alpha="], "--set takes METHOD.NAME=VALUE"),
         (["--set", "forgetful.alpha=6"], "--set forgetful: the method is unknown; known are dtd, "),
