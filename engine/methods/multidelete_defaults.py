@@ -71,8 +71,8 @@ RANKING = TaskDefaults(
     singly=True,
     healing=0.25,
 )
-# Under -F healing lifts the deleted pairs faster: one pass of twelve is enough.
-RANKING_BY_FUSION = replace(RANKING, learning_rate=2e-3, least_steps=240, healing=0.1)
+# Under -F healing lifts the deleted pairs faster: two passes of twelve are enough.
+RANKING_BY_FUSION = replace(RANKING, learning_rate=2e-3, least_steps=240, healing=0.17)
 
 
 def defaults(task: Task | type[Task], modality: Modality, update: Update) -> TaskDefaults:
