@@ -2,8 +2,8 @@
 
 Each line on standard output is ``{"progress": {...}}``, and the last one ``{"result": {...}}``. An
 error ends the run with exit status 1 and ``{"error": {"code": ..., "message": ...}}`` as the last
-line; SIGTERM and SIGINT cancel it. Of several processes (docs/gpus.md) the main one tells; the
-others say on standard error why they failed.
+line; SIGTERM and SIGINT cancel it. What a library or an extension prints goes to standard error. Of
+several processes (docs/gpus.md) the main one tells; the others say on standard error why they failed.
 """
 
 import argparse
@@ -17,10 +17,11 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from engine.errors import Cancelled, EngineError, InvalidSpec
+from engine.lines import own_output
 from engine.memory import keep_freed_memory
 from engine.processes import is_main, joined
 from engine.run import run
-from engine.spec import Progress, RunSpec
+from engine.spec import RunSpec
 
 
 class Signals:
@@ -52,24 +53,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     keep_freed_memory()
-    stream = sys.stdout
+    stream = out = own_output()
     try:
         spec = _read(given.spec)
         with joined(spec.device):
-            stream = sys.stdout if is_main() else sys.stderr
+            stream = out if is_main() else sys.stderr
             result = run(
                 spec,
                 given.out,
                 state=given.state,
-                on_progress=_progress,
+                on_progress=lambda event: _tell({"progress": event.model_dump(mode="json")}, out),
                 control=Signals(),
                 save_every=given.save_every,
             )
     except EngineError as error:
         _tell({"error": {"code": error.code, "message": str(error)}}, stream)
         return 1
-    if stream is sys.stdout:
-        _tell({"result": result.model_dump(mode="json")})
+    if stream is out:
+        _tell({"result": result.model_dump(mode="json")}, out)
     return 0
 
 
@@ -82,12 +83,7 @@ def _read(path: Path) -> RunSpec:
         raise InvalidSpec(f"{path} is no run specification: {error}") from error
 
 
-def _progress(event: Progress) -> None:
-    _tell({"progress": event.model_dump(mode="json")})
-
-
-def _tell(line: dict[str, Any], stream: TextIO | None = None) -> None:
-    stream = stream or sys.stdout
+def _tell(line: dict[str, Any], stream: TextIO) -> None:
     stream.write(json.dumps(line) + "\n")
     stream.flush()
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from engine.lines import own_output
 from worker import protocol
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
-    out = _take_stdout()
+    out = own_output()
     threading.Thread(target=_die_with_worker, daemon=True).start()
     return _run(arguments, out)
 
@@ -92,13 +93,6 @@ def _on_device(spec: "RunSpec") -> "RunSpec":
     import torch
 
     return spec.model_copy(update={"device": "cuda" if torch.cuda.is_available() else "cpu"})
-
-
-def _take_stdout() -> TextIO:
-    """Keep standard output for the worker; what libraries print goes to standard error."""
-    kept = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return kept
 
 
 def _progress_to(out: TextIO) -> "Callable[[Progress], None]":

@@ -225,6 +225,37 @@ def test_a_broken_distribution_ends_a_run_with_its_name(
     assert "no_such_library" in error["message"]
 
 
+def test_what_an_extension_prints_stands_in_the_way_of_nothing(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    facts = site / "chatty-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: chatty\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[lethe.methods]\nchatty = chatty:method\n")
+    (site / "chatty.py").write_text(
+        "import os\nfrom engine.methods import methods\n"
+        "print('from Python')\nos.write(1, b'from a library in C\\n')\n"
+        "method = methods.get('finetune')\n"
+    )
+    run(RunSpec.model_validate(spec), tmp_path / "original")
+    asked = {
+        **spec,
+        "action": "unlearn",
+        "checkpoint": str(tmp_path / "original" / "checkpoint"),
+        "method": "chatty",
+        "params": {"epochs": 1},
+        "forget": {"request": FORGET},
+    }
+    (tmp_path / "chatty.json").write_text(json.dumps(asked))
+    done = python(site, "-m", "engine", tmp_path / "chatty.json", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "result" in told[-1]
+    assert "from Python" in done.stderr
+    assert "from a library in C" in done.stderr
+
+
 def test_the_metric_has_ten_lines() -> None:
     code = files_of_the_page()["score_gap.py"].strip().splitlines()
     assert len(code) == 10
