@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -28,6 +28,7 @@ from engine.families import families
 from engine.families.pretrained import FIELD, MINILM, resolve, start_digest
 from engine.families.sentences import CACHE_VARIABLE, PAIRS_VARIABLE
 from engine.methods import methods
+from engine.metrics import metrics
 from engine.tasks import tasks
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ RESULT, CHECKPOINT, SPEC, STATE, LOG = "result.json", "checkpoint", "spec.json",
 _LIBRARIES = ("torch", "torch-geometric", "transformers", "tokenizers", "numpy", "scikit-learn")
 DEFAULTS = "_defaults"
 """Ends the name of the module with the values that stand in for nulls of a method's parameters."""
-_NO_RUN_USES = ("__main__.py", "catalogue.py")
+_NO_RUN_USES = ("__main__.py", "catalogue.py", "output.py")
 
 OnProgress = Callable[[Progress], None]
 OnStart = Callable[[subprocess.Popen[str]], None]
@@ -159,11 +160,24 @@ def relevant_sources(action: str, family: str, task: str, method: str | None) ->
         and file.name not in _NO_RUN_USES
         and not any(file.is_relative_to(folder) for folder in folders)
     }
-    # A family of another distribution, or of a benchmark, lies elsewhere.
-    found.add(Path(inspect.getfile(families.get(family))))
+    # Those of another distribution, or of a benchmark, lie elsewhere.
+    used: list[Any] = [families.get(family), tasks.get(task)]
+    if action != "train":
+        used += [metrics.get(name) for name in metrics]
+    for file in map(_file_of, used):
+        if not file.is_relative_to(sources):
+            found |= _with_imports(file)
     if action == "unlearn" and method is not None:
-        found |= _with_imports(Path(inspect.getfile(methods.get(method).run)))
+        found |= _with_imports(_file_of(methods.get(method).run))
     return sorted(found)
+
+
+def _file_of(component: Any) -> Path:
+    """Return the file of a class, a function, or an object that is called like one."""
+    while isinstance(component, partial):
+        component = component.func
+    named = inspect.isclass(component) or inspect.isroutine(component)
+    return Path(inspect.getfile(component if named else type(component)))
 
 
 def _with_imports(source: Path) -> set[Path]:
@@ -173,15 +187,25 @@ def _with_imports(source: Path) -> set[Path]:
     """
     found, waiting = {source}, [source]
     while waiting:
-        tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
-        modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        names = {(module or "").rpartition(".")[2] for module in modules}
-        names = {name for name in names if not name.endswith(DEFAULTS)}
+        names = {
+            name
+            for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8")))
+            for name in _imported(node)
+            if not name.endswith(DEFAULTS)
+        }
         beside = {source.with_name(f"{name}.py") for name in names}
         new = {file for file in beside if file.is_file()} - found
         found |= new
         waiting += new
     return found
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    """Yield the last parts of the names that a statement imports, or imports from."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = [alias.name for alias in node.names]
+        module = node.module if isinstance(node, ast.ImportFrom) else None
+        yield from (name.rpartition(".")[2] for name in [*names, module or ""])
 
 
 def _others(family: str, task: str) -> Iterator[Path]:
@@ -251,13 +275,23 @@ def _environment(spec: RunSpec, cache: Path | None) -> dict[str, str]:
 
 
 def _follow(process: subprocess.Popen[str], on_progress: OnProgress | None) -> dict[str, Any]:
-    """Read the process's lines to their end, wait for it, and return the last line."""
+    """Read the process's lines to their end, wait for it, and return the last line.
+
+    What is no JSON object was printed before the engine took the output for itself, by a
+    ``sitecustomize`` for example.
+    """
     last: dict[str, Any] = {}
     with process:
         for line in process.stdout or ():
             if not line.endswith("\n"):
                 break  # the process was killed while it wrote
-            last = json.loads(line)
+            try:
+                said = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if not isinstance(said, dict):
+                continue
+            last = said
             if on_progress is not None and "progress" in last:
                 on_progress(Progress.model_validate(last["progress"]))
     return last
@@ -266,5 +300,5 @@ def _follow(process: subprocess.Popen[str], on_progress: OnProgress | None) -> d
 def _failure(last: dict[str, Any], log: Path) -> RunFailed:
     if "error" in last:
         return RunFailed(last["error"]["code"], last["error"]["message"])
-    said = log.read_text(encoding="utf-8").strip()[-1500:]
+    said = log.read_text(encoding="utf-8", errors="replace").strip()[-1500:]
     return RunFailed("crashed", said or "the process was killed")

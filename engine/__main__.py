@@ -1,9 +1,11 @@
 """``python -m engine SPEC.json OUT [--state DIR] [--save-every SECONDS]``: one run, told as JSON lines.
 
 Each line on standard output is ``{"progress": {...}}``, and the last one ``{"result": {...}}``. An
-error ends the run with exit status 1 and ``{"error": {"code": ..., "message": ...}}`` as the last
-line; SIGTERM and SIGINT cancel it. What a library or an extension prints goes to standard error. Of
-several processes (docs/gpus.md) the main one tells; the others say on standard error why they failed.
+error of the engine (`engine.errors`) ends the run with exit status 1 and
+``{"error": {"code": ..., "message": ...}}`` as the last line, any other with a traceback on standard
+error; SIGTERM and SIGINT cancel the run. What a library or an extension prints goes to standard
+error. Of several processes (docs/gpus.md) the main one tells; the others say on standard error why
+they failed.
 """
 
 import argparse
@@ -17,8 +19,8 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from engine.errors import Cancelled, EngineError, InvalidSpec
-from engine.lines import own_output
 from engine.memory import keep_freed_memory
+from engine.output import own_output
 from engine.processes import is_main, joined
 from engine.run import run
 from engine.spec import RunSpec

@@ -27,6 +27,7 @@ from engine.families.base import PairModel, families
 from engine.inputs import Inputs
 from engine.methods.base import Method, methods
 from engine.metrics.base import Evidence, Observed, metrics
+from engine.output import own_output
 from engine.spec import Cost, Metric, Update
 from engine.tasks.base import Task, tasks
 from engine.tasks.recall import DEPTHS, DIRECTIONS
@@ -230,4 +231,5 @@ def _schema(model: type[BaseModel]) -> Entry:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    with own_output() as lines:  # a component that prints while it is loaded stays out of it
+        lines.write(render())

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from engine.lines import own_output
+from engine.output import own_output
 from worker import protocol
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Preset] = P
         print(f"lethe bench paper: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print(f"stopped; go on with: --out {given.out} --resume", file=sys.stderr)
+        print("stopped; go on with the same command and --resume", file=sys.stderr)
         return STOPPED
 
 

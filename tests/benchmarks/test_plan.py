@@ -1,9 +1,12 @@
 """Which runs there are, which cells have none, and what a run is found by."""
 
+import importlib
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +28,7 @@ from benchmarks.paper.variants import ABLATIONS, CALIBRATED, MAPPINGS, variants
 from benchmarks.runs import _without_words, digest, relevant_sources
 from engine.families import families
 from engine.methods import methods, multidelete_defaults
+from engine.metrics import metrics
 from engine.tasks import tasks
 from tests.benchmarks.tiny_bench import TINY
 
@@ -343,6 +347,35 @@ def test_an_unlearning_depends_on_its_own_method_and_on_every_metric() -> None:
     assert root / "methods" / "base.py" in found
     assert not [file for file in found if file.name in ("finetune.py", "ascent.py", "lcodec.py")]
     assert root / "metrics" / "unseen.py" in found
+
+
+def test_metrics_and_tasks_from_elsewhere_count_with_what_they_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_tools.py").write_text("FACTOR = 1.0\n")
+    (tmp_path / "own_metric.py").write_text("import own_tools\nclass Gap: ...\n")
+    (tmp_path / "own_task.py").write_text("from own_tools import FACTOR\nclass Matching: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    metric, task = importlib.import_module("own_metric"), importlib.import_module("own_task")
+    monkeypatch.setitem(metrics._components, "gap", metric.Gap())
+    monkeypatch.setitem(tasks._components, "matching", task.Matching)
+    mine = {"unlearn": {"own_metric", "own_task", "own_tools"}, "train": {"own_task", "own_tools"}}
+    for action, expected in mine.items():
+        found = relevant_sources(action, "albef", "matching", None)
+        assert {file.stem for file in found if file.parent == tmp_path} == expected
+    others = relevant_sources("train", "albef", "retrieval", None)
+    assert not [file for file in others if file.parent == tmp_path]
+
+
+def test_a_method_may_be_anything_that_can_be_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Called:
+        def __call__(self, run: object) -> None: ...
+
+    def function(run: object, rate: float = 1.0) -> None: ...
+
+    for own in (function, partial(function, rate=2.0), Called()):
+        monkeypatch.setitem(methods._components, "own", SimpleNamespace(run=own))
+        assert Path(__file__) in relevant_sources("unlearn", "albef", "retrieval", "own")
 
 
 def test_a_run_depends_on_the_defaults_of_its_own_kind_and_not_on_those_of_others(

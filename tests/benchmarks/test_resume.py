@@ -94,7 +94,7 @@ def test_a_stopped_benchmark_ends_its_runs_and_says_how_to_go_on(
     process.send_signal(stop)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.rstrip().endswith(f"stopped; go on with: --out {out} --resume")
+    assert said.rstrip().endswith("stopped; go on with the same command and --resume")
     assert not psutil.wait_procs(children, timeout=30)[1], "a run outlived the benchmark"
     # What is there is written even so: nothing is done, and the file says so.
     runs = json.loads((out / "results.json").read_text())["runs"]

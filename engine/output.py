@@ -14,6 +14,6 @@ def own_output() -> TextIO:
         The stream to write lines to.
     """
     kept = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout.flush()  # what was printed before this and not written yet
     return kept
