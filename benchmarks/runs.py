@@ -294,6 +294,7 @@ def _follow(process: subprocess.Popen[str], on_progress: OnProgress | None) -> d
             last = said
             if on_progress is not None and "progress" in last:
                 on_progress(Progress.model_validate(last["progress"]))
+        process.wait()  # it ends itself when its standard input is closed, as the block does at its end
     return last
 
 

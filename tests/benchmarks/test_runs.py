@@ -23,6 +23,24 @@ def test_what_is_no_line_of_the_engine_is_passed_over() -> None:
     assert len(seen) == 1
 
 
+def test_a_run_that_has_told_its_result_is_left_to_end_by_itself() -> None:
+    code = """
+import os, sys, threading, time
+def die():
+    sys.stdin.read()
+    os._exit(9)
+threading.Thread(target=die, daemon=True).start()
+print('{"result": {}}', flush=True)
+os.close(1)
+time.sleep(0.5)
+os._exit(0)
+"""
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert _follow(process, None) == {"result": {}}
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [(b"caf\xe9 is closed\n", "is closed"), (b"", "the process was killed")],
