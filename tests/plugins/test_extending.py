@@ -78,22 +78,23 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+def unlearned(
+    site: Path, spec: dict[str, Any], folder: Path, **asked: object
+) -> subprocess.CompletedProcess[str]:
+    """Train an original, and unlearn from it in a process that finds the distributions of ``site``."""
+    run(RunSpec.model_validate(spec), folder / "original")
+    checkpoint = str(folder / "original" / "checkpoint")
+    more = {"action": "unlearn", "checkpoint": checkpoint, "forget": {"request": FORGET}, **asked}
+    (folder / "asked.json").write_text(json.dumps({**spec, **more}))
+    return python(site, "-m", "engine", folder / "asked.json", folder / "out")
+
+
 def test_the_example_unlearns_and_measures_in_a_process_of_its_own(
     installed: Path, spec: dict[str, Any], tmp_path: Path
 ) -> None:
-    run(RunSpec.model_validate(spec), tmp_path / "original")
-    asked = {
-        **spec,
-        "action": "unlearn",
-        "checkpoint": str(tmp_path / "original" / "checkpoint"),
-        "method": "fade",
-        "params": {"share": 0.5},
-        "forget": {"request": FORGET},
-    }
-    (tmp_path / "fade.json").write_text(json.dumps(asked))
-    done = python(installed, "-m", "engine", tmp_path / "fade.json", tmp_path / "faded")
+    done = unlearned(installed, spec, tmp_path, method="fade", params={"share": 0.5})
     assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((tmp_path / "faded" / "result.json").read_text())
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
     gaps = [metric for metric in result["metrics"] if metric["name"] == "score_gap"]
     assert {(gap["moment"], gap["subset"]) for gap in gaps} >= {
         ("before", "forget"),
@@ -101,7 +102,7 @@ def test_the_example_unlearns_and_measures_in_a_process_of_its_own(
     }
     assert all(gap["n"] == len(FORGET) for gap in gaps)
     assert len({gap["value"] for gap in gaps}) > 1
-    card = json.loads((tmp_path / "faded" / "checkpoint" / "lethe.json").read_text())
+    card = json.loads((tmp_path / "out" / "checkpoint" / "lethe.json").read_text())
     assert card["unlearning"][-1]["method"] == "fade"
     assert card["unlearning"][-1]["params"] == {"share": 0.5}
 
@@ -238,17 +239,7 @@ def test_what_an_extension_prints_stands_in_the_way_of_nothing(
         "print('from Python')\nos.write(1, b'from a library in C\\n')\n"
         "method = methods.get('finetune')\n"
     )
-    run(RunSpec.model_validate(spec), tmp_path / "original")
-    asked = {
-        **spec,
-        "action": "unlearn",
-        "checkpoint": str(tmp_path / "original" / "checkpoint"),
-        "method": "chatty",
-        "params": {"epochs": 1},
-        "forget": {"request": FORGET},
-    }
-    (tmp_path / "chatty.json").write_text(json.dumps(asked))
-    done = python(site, "-m", "engine", tmp_path / "chatty.json", tmp_path / "out")
+    done = unlearned(site, spec, tmp_path, method="chatty", params={"epochs": 1})
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert "result" in told[-1]
