@@ -7,8 +7,8 @@ Growth with |D| is that of jobs as any user has them. By default a run makes a l
 however small D_f is, which would hide growth with |D_f|: for that none is asked for. Growth with |D| is
 shown for these short jobs too, of which what is done once for a data set is a larger part.
 
-A run draws as many pairs of D_r as its steps take, at most `RETAINED`: without the least steps, with 64
-deleted pairs, 1,536, which are all of the small data set and a tenth of the large one. Where D_r has fewer
+A run draws as many pairs of D_r as its steps take, at most `RETAINED`: without the least steps, with 32
+deleted pairs, 768, which are all of the small data set and a tenth of the large one. Where D_r has fewer
 pairs than a run takes, up to `RETAINED` of them, what the teacher passes grows with |D|.
 """
 
@@ -42,8 +42,8 @@ class Jobs:
         rounds: how often each job is run, in turns.
     """
 
-    small: int = 1600
-    deleted: int = 64
+    small: int = 780
+    deleted: int = 32
     rounds: int = 3
 
 

@@ -270,13 +270,17 @@ def test_scaling_grows_one_thing_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     assert [spec.params for spec, _ in specs[1:]] == [{}, {}, short, short, short]
 
 
-def test_scaling_by_default_makes_five_times_the_steps_and_draws_from_a_pool_that_hardly_grows() -> (
-    None
-):
+def test_scaling_has_by_default_data_that_can_be_made_and_pools_that_hardly_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs, batch = scaling.Jobs(), MultiDeleteParams().batch_size
     assert jobs.deleted % batch == 0
+    monkeypatch.setattr(scaling, "execute", lambda *_: None)
+    bench = scaling._Scaling(tmp_path, jobs, 1, "cpu")
+    sizes = [_counts(bench._manifest(n).manifest)["train"] for n in (jobs.small, 10 * jobs.small)]
+    assert sizes == [jobs.small, 10 * jobs.small]
     taken = RANKING.epochs * RANKING.retain_ratio * jobs.deleted
-    kept = [min(pairs - jobs.deleted, taken) for pairs in (jobs.small, 10 * jobs.small)]
+    kept = [min(pairs - jobs.deleted, taken) for pairs in sizes]
     assert kept[1] < 1.1 * kept[0]
 
 
