@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Update = Literal["all", "fusion"]
 Aim = Literal["decouple", "calibrated"]
 """Where deleted pairs should end: unrelated (the paper's aim), or where pairs never seen are."""
+Keep = Literal["best", "last"]
+"""The epoch whose weights a training ends with: the one of the best validation, or the last."""
 Precision = Literal["auto", "fp32", "bf16"]
 """Of the steps of a training: bf16 autocast, or none; auto is bf16 on GPUs that have it, else fp32."""
 Modality = Literal["image", "graph"]

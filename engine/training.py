@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from engine.errors import NonFiniteLoss
 from engine.monitor import Monitor
 from engine.processes import agree, average_gradients, from_main, is_main
 from engine.shares import dividing
-from engine.spec import Precision
+from engine.spec import Keep, Precision
 from engine.training_state import BestWeights, StateFile, TrainingState
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Schedule:
     validate_every: int = 1
     patience: int | None = None
     dropout: bool = False
-    keep: Literal["best", "last"] = "best"
+    keep: Keep = "best"
 
     def rate(self, done: float) -> float:
         """Return the learning rate when the share ``done`` in (0, 1] of all steps was taken."""

@@ -26,13 +26,13 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "- mismatched": {"mismatched": 0.0},
     "- neighbours": {"neighbours": 0},
     "- fading": {"target": 0.0},
-    "any utility": {"utility_drop": 100.0},
-    "any utility, - MKR": {"utility_drop": 100.0, "beta": 0.0},
+    "last epoch": {"keep": "last"},
+    "last epoch, - MKR": {"keep": "last", "beta": 0.0},
 }
 """Rows of the paper's table 4, unrelated pairs that keep the deleted item, and what is not the paper's.
 
-The last two keep the epoch that forgot most whatever it cost: else the choice of the epoch holds the
-utility that MKR is there to hold.
+The last two keep the last epoch whatever it cost: else the choice of the epoch holds the utility that
+MKR is there to hold.
 """
 
 

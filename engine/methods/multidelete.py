@@ -329,6 +329,7 @@ class MultiDelete:
             weight_decay=self.params.weight_decay,
             decay=True,  # the last epochs differ little, so that selection picks less noise
             validate_every=max(1, epochs // VALIDATIONS),
+            keep=self.params.keep,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from engine.methods.base import MethodParams
+from engine.spec import Keep
 
 
 def _weight(meaning: str) -> float | None:
@@ -88,6 +89,11 @@ class MultiDeleteParams(MethodParams):
         le=0.9,
         description="share of the passes over D_f, at the end, in which none of it is pushed under "
         "decouple, so that retention heals what the push has cost",
+    )
+    keep: Keep = Field(
+        default="best",
+        description="the epoch that served best, see `utility_drop` and `target`, or the last one, whatever "
+        "it has forgotten and cost",
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1)
 

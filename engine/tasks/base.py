@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.errors import DataError, InvalidSpec, NonFiniteLoss
 from engine.registry import Registry
-from engine.spec import Metric, Modality
+from engine.spec import Keep, Metric, Modality
 
 if TYPE_CHECKING:
     from engine.data.pairs import PairDataset
@@ -40,7 +40,7 @@ class TrainingRecipe(BaseModel):
     patience: int | None = Field(
         default=None, ge=1, le=10_000, description="epochs without a better validation score"
     )
-    keep: Literal["best", "last"] = Field(
+    keep: Keep = Field(
         default="best",
         description="the epoch whose weights are kept: the best on validation pairs, or the last. The "
         "best of many is partly luck on those pairs, which any later change of the model loses",

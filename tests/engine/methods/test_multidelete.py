@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -228,7 +229,7 @@ def test_few_deleted_pairs_still_get_the_least_steps(unlearn: Unlearn) -> None:
 
 
 def run_with(unlearn: Unlearn, family: str, **params: object) -> tuple[Unlearning, PairModel]:
-    """Unlearn for long with weights that defaults do not change, and take the last epoch."""
+    """Unlearn for long at an even rate, with weights that defaults do not change; take the last epoch."""
     given: dict[str, object] = {
         "alpha": 1,
         "beta": 5,
@@ -238,14 +239,12 @@ def run_with(unlearn: Unlearn, family: str, **params: object) -> tuple[Unlearnin
         "least_steps": 0,
         "least_retained": 12,
         "learning_rate": 2e-3,
-        "utility_drop": 100,
         "target": 0,
+        "keep": "last",
     }
     run = unlearn(family, "multidelete", **(given | params))
     made = objective(run)
-    schedule = made.schedule()
-    last = Schedule(schedule.epochs, schedule.learning_rate, validate_every=schedule.epochs)
-    run.fit(made.student, made, last)
+    run.fit(made.student, made, replace(made.schedule(), decay=False))
     return run, made.student.eval()
 
 
@@ -302,6 +301,14 @@ def test_without_unimodal_retention_embeddings_drift_more(unlearn: Unlearn, fami
     run, whole = run_with(unlearn, family)
     run, ablated = run_with(unlearn, family, gamma=0)
     assert _drift(run, ablated) > 1.5 * _drift(run, whole)
+
+
+def test_the_last_epoch_is_kept_where_it_is_asked_for(unlearn: Unlearn) -> None:
+    ever_worse = {"beta": 0, "alpha": 10, "target": 50, "epochs": 10}
+    best, _ = run_with(unlearn, "gcn_bert", **ever_worse, keep="best")
+    last, _ = run_with(unlearn, "gcn_bert", **ever_worse)
+    assert best.reports[-1].best_epoch < 9
+    assert last.reports[-1].best_epoch == 9
 
 
 @pytest.mark.parametrize("family", FAMILIES)
