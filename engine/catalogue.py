@@ -26,6 +26,7 @@ from engine.data.formats import Format, ImageFormat, formats
 from engine.families.base import PairModel, families
 from engine.inputs import Inputs
 from engine.methods.base import Method, methods
+from engine.methods.selection import excess_metric
 from engine.metrics.base import Evidence, Observed, metrics
 from engine.output import own_output
 from engine.spec import Cost, Metric, Update
@@ -49,6 +50,8 @@ SUMMARIES = {
         )
         for depth in DEPTHS
     },
+    "utility_excess": "What the epoch that MultiDelete or NegGrad kept lost on validation pairs beyond what the "
+    "request granted (`utility_drop`, beside one standard error): 0 where some epoch stayed within it.",
     "method_seconds": "Time that the method itself took, without loading, measuring and saving.",
     "peak_memory_bytes": "The most memory that the run held at any time, of the GPU if it had one.",
     "trained_parameters": "Numbers in the model that the method was allowed to change.",
@@ -157,7 +160,7 @@ def _refusal(method: Method, family: str, task: str, update: Update) -> str | No
 
 
 def _metrics() -> Entry:
-    return dict(sorted({**_costs(), **_utility(), **_forgetting()}.items()))
+    return dict(sorted({**_costs(), **_utility(), **_chosen(), **_forgetting()}.items()))
 
 
 def _forgetting() -> Entry:
@@ -191,6 +194,12 @@ def _utility() -> Entry:
 def _described(name: str, of: Sequence[str]) -> str:
     """Return the summary of a metric of the tasks ``of``; another distribution's is told by its task."""
     return SUMMARIES.get(name) or f"On held-out pairs, of the task: {_summary(tasks.get(of[0]))}"
+
+
+def _chosen() -> Entry:
+    """Return what methods say of the epoch that they kept, whatever the task."""
+    metric = excess_metric(0, 0, 0, 0)
+    return {metric.name: _metric(metric, "utility", SUMMARIES[metric.name], list(tasks))}
 
 
 def _costs() -> Entry:

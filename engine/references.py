@@ -241,6 +241,7 @@ class _Reference:
             monitor=self.monitor,
             fresh=lambda: self._fresh(self.retain),
             reports=[],
+            measured=[],
         )
 
     def _fresh(self, known: Tensor) -> tuple[PairModel, Inputs]:

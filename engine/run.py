@@ -209,6 +209,7 @@ class _Run:
             before, after = with_references((before, after), procedure, student, own)
         found = self.auditor.metrics(before, None, "before")
         found += self.auditor.metrics(after, before, "after")
+        found += context.measured
         card = self._unlearned_card(loaded, method, params)
         pairs = len(self.division.forget)
         return _Made(student, card, found, context.reports, seconds, pairs)

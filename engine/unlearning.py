@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.errors import InvalidSpec
 from engine.monitor import Monitor
-from engine.spec import Aim, Update
+from engine.spec import Aim, Metric, Update
 from engine.training import BatchT, FitReport, Objective, Schedule, fit
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Unlearning:
         fresh: makes an untrained model of the same family, configuration and seed, and inputs in
             its tokens, from a data set without any forgotten pair.
         reports: what each call of `fit` took; the run's cost is made of them.
+        measured: what the method itself has to say of its result, for the audit.
     """
 
     teacher: "PairModel"
@@ -59,6 +60,7 @@ class Unlearning:
     monitor: Monitor
     fresh: "Callable[[], tuple[PairModel, Inputs]]"
     reports: list[FitReport] = field(default_factory=list)
+    measured: list[Metric] = field(default_factory=list)
 
     def parameters_as(self, kind: type[ParamsT]) -> ParamsT:
         """Return the parameters, which must be of the method's own class.

@@ -10,6 +10,8 @@ from app.audit.schemas import Finding, LabelFinding, Measured, MetricOut, ScoreS
 from app.ledger.certificate import ATTACK_METRICS
 from app.ledger.explain import subset_name
 
+GRANTED = "utility_excess"
+"""Measured on validation pairs, of which nothing else is shown."""
 KEPT = "retained"
 """A sample of the pairs that stayed: what is measured on them depends on no request."""
 JOB = "forget"
@@ -115,13 +117,13 @@ def _subsets(metrics: Sequence[MetricOut], concern: Concern) -> dict[str, Iterab
     """Return the subsets that are shown, in order, and what is shown of each."""
     sizes = {metric.subset: metric.n for metric in metrics if metric.name in {"d_f", "d_test"}}
     mine = _own_subset(set(sizes), concern)
-    shown = ["test", mine]
+    shown: dict[str, Iterable[str]] = {"test": METRICS, "val": (GRANTED,), mine: METRICS}
     alone = [one for one in sizes if one.startswith("request:")] == [mine]
     if alone and sizes.get(JOB, 0) < sizes[mine]:
-        shown.append(JOB)  # the request has the job to itself, but some pairs were gone before
+        shown[JOB] = METRICS  # the request has the job to itself, but some pairs were gone before
     if mine != "forgotten" and sizes.get("forgotten") != sizes.get(mine):
-        shown.append("forgotten")
-    found: dict[str, Iterable[str]] = {subset: METRICS for subset in shown if subset in sizes}
+        shown["forgotten"] = METRICS
+    found = {subset: names for subset, names in shown.items() if subset in sizes}
     if concern.made_for:
         found.setdefault(JOB, ATTACK_METRICS)
     return {**found, KEPT: METRICS}

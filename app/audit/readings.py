@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app.audit.schemas import Measured, MetricOut
 from app.audit.sentences import (
     Reading,
+    against_granted,
     against_kept,
     against_unseen,
     by_change,
@@ -105,6 +106,15 @@ METRICS: dict[str, Explained] = {
         )
         for depth in (1, 5, 10)
     },
+    "utility_excess": Explained(
+        "Quality lost beyond what was granted",
+        "While it forgets, the method watches its quality on validation pairs, and keeps a state that lost"
+        " no more of it than the request grants (`utility_drop`, beside what chance explains). 0 means"
+        " that there was such a state.",
+        against_granted,
+        1,
+        counted=True,
+    ),
     "d_f": Explained(
         "Deleted against kept pairs (D_f)",
         "50 means that deleted pairs look to the model like pairs that were kept. Lower means that"

@@ -120,6 +120,19 @@ def against_unseen(_before: Measured | None, after: Measured | None, aim: str) -
     return sentences[side] + judged.get(aim, {}).get(side, "")
 
 
+def against_granted(_before: Measured | None, after: Measured | None, _aim: str) -> str:
+    """Read how much more of its quality the kept state lost than it was granted."""
+    if after is None or after.value is None:
+        return without_interval(after)
+    if after.value < STILL:
+        return "No more was lost than was granted."
+    return (
+        f"Every state that was tried lost more than was granted; the one that was kept, which weighs "
+        f"loss and forgetting best, {after.text} more. Where that is too much, unlearn with other "
+        f"parameters or with the method retrain."
+    )
+
+
 def _overlap(one: Measured, other: Measured) -> bool:
     """Say whether two intervals have a value in common; without both, that they do not."""
     if one.interval is None or other.interval is None:

@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from engine.spec import Metric
 from engine.tasks.base import mean_of_groups
 from engine.unlearning import Unlearning, draw
 
@@ -77,6 +78,16 @@ class ForgettingSelection:
         if calibrated:
             return rank_calibrated(lost, found, tolerance)
         return rank(lost, found, tolerance, self.target)
+
+    def excess(self, student: "PairModel") -> list[Metric]:
+        """Return how many points the epoch that was kept lost beyond what may be lost, as a metric.
+
+        Above 0, every epoch that was validated lost more than may be. Nothing without validation pairs.
+        """
+        if not len(self.judging):
+            return []
+        lost, chance = self._lost(student)
+        return [excess_metric(lost, self.tolerance, chance, len(self.judging))]
 
     def unfinished(self, student: "PairModel") -> Tensor:
         """Return for each deleted pair how much it is still to be pushed ``(F,)``, 0 to 1.
@@ -186,6 +197,27 @@ class ForgettingSelection:
     def _part(self, model: "PairModel", rows: Tensor) -> Tensor:
         self.run.monitor.check()
         return self.run.task.scores(model, self.run.inputs, rows)
+
+
+def excess_metric(lost: float, granted: float, chance: float, n: int) -> Metric:
+    """Return ``utility_excess``, what ``n`` validation pairs say was lost beyond what may be.
+
+    Args:
+        lost: points of validation utility lost; negative for a gain.
+        granted: points that may be lost, beside ``chance``.
+        chance: standard error of the loss.
+        n: how many pairs.
+    """
+    return Metric(
+        name="utility_excess",
+        moment="after",
+        subset="val",
+        value=max(0.0, lost - granted - chance),
+        n=n,
+        direction="lower",
+        unit="points",
+        details={"lost": lost, "granted": granted, "standard_error": chance},
+    )
 
 
 def _share(value: float) -> float:

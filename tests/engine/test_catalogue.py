@@ -199,6 +199,7 @@ def test_every_metric_is_named_with_its_direction(content: dict) -> None:
         "ulira_tpr_at_0.1pct_fpr": "lower",
         "ulira_tpr_at_1pct_fpr": "lower",
         "unseen_auc": "near_half",
+        "utility_excess": "lower",
         **dict.fromkeys(RECALLS, "higher"),
     }
     assert list(directions) == sorted(directions)
@@ -211,6 +212,7 @@ def test_utility_is_told_by_task_and_cost_by_unit(content: dict) -> None:
         "d_test": sorted([*CLASSIFIED, "retrieval"]),
         "f1": CLASSIFIED,
         **{name: ["retrieval"] for name in RECALLS},
+        "utility_excess": sorted([*CLASSIFIED, "retrieval"]),
     }
     assert {metrics[name]["unit"] for name in of} == {"points"}
     assert {name: one["unit"] for name, one in metrics.items() if one["kind"] == "cost"} == {

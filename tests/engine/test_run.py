@@ -169,6 +169,8 @@ def test_a_model_is_trained_unlearned_and_evaluated(
             assert metric.value is not None
             assert metric.interval is not None
     assert find(result.metrics, "mi_ratio", "after", "forget") is not None
+    excess = find(result.metrics, "utility_excess", "after", "val")
+    assert (excess is not None) is (method == "multidelete")
     assert result.cost.steps > 0
     assert RunResult.model_validate_json((tmp_path / "result.json").read_text()) == result
 

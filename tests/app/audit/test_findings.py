@@ -34,10 +34,12 @@ def test_findings_stand_in_the_order_of_subsets_and_of_meanings() -> None:
         metric("d_f"),
         metric("d_test", subset="test"),
         metric("d_test", subset="val"),
+        metric("utility_excess", subset="val"),
     ]
     found = [(one.name, one.subset) for one in findings(given, Concern("req_1"))]
     assert found == [
         ("d_test", "test"),
+        ("utility_excess", "val"),
         ("d_f", "forget"),
         ("unseen_auc", "forget"),
         ("ulira_auc", "retained"),

@@ -168,3 +168,17 @@ def test_every_metric_has_a_title_of_its_own_and_a_meaning_in_sentences(name: st
     assert [one.title for one in METRICS.values()].count(explained.title) == 1
     assert len(explained.meaning) > 40
     assert explained.meaning.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("excess", "said"),
+    [
+        (0.0, "No more was lost than was granted."),
+        (0.04, "No more was lost than was granted."),
+        (1.26, "Every state that was tried lost more than was granted; the one that was kept"),
+    ],
+)
+def test_what_was_lost_beyond_what_was_granted_is_told(excess: float, said: str) -> None:
+    assert reading_of("utility_excess", None, shown("utility_excess", excess, None)).startswith(
+        said
+    )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from engine.data.pairs import PairDataset
 from engine.families import PairModel, Part
 from engine.inputs import Inputs
-from engine.methods import multidelete
+from engine.methods import methods, multidelete
 from engine.methods.multidelete import Batch, MultiDelete
 from engine.methods.multidelete_params import MultiDeleteParams
 from engine.methods.targets import (
@@ -309,6 +309,17 @@ def test_the_last_epoch_is_kept_where_it_is_asked_for(unlearn: Unlearn) -> None:
     last, _ = run_with(unlearn, "gcn_bert", **ever_worse)
     assert best.reports[-1].best_epoch < 9
     assert last.reports[-1].best_epoch == 9
+
+
+def test_how_much_too_much_was_lost_is_told_of_an_epoch_that_was_chosen(unlearn: Unlearn) -> None:
+    given = {"beta": 0, "held_out": 0, "learning_rate": 0.1, "epochs": 1, "least_steps": 0}
+    best, last = (unlearn("gcn_bert", "multidelete", **given, keep=k) for k in ("best", "last"))
+    for run in (best, last):
+        methods.get("multidelete").run(run)
+    [excess] = best.measured
+    assert excess.value > 0
+    assert best.reports[0].best_score < 0
+    assert last.measured == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -44,6 +44,8 @@ def test_an_ascent_that_explodes_ends_with_its_best_epoch(unlearn: Unlearn) -> N
     assert report.epochs == report.best_epoch + 1 + 3 * 2  # validated every second epoch
     again = NegGrad(run, student, run.parameters_as(NegGradParams))
     assert again.validate() == pytest.approx(report.best_score)
+    [excess] = run.measured
+    assert (excess.value > 0) is (report.best_score < 0)
 
 
 def test_the_run_ends_when_validations_bring_nothing_better(unlearn: Unlearn) -> None:
