@@ -273,14 +273,14 @@ class _Column:
         return self.options.known[name].settings[CHANGED.get(self.family, self.family)]
 
     def _has(self, params: Mapping[str, Any]) -> bool:
-        """Return whether these are what the studied method does here anyway."""
+        """Return whether one of these is what the studied method does here anyway: the row would be another's."""
         if self.preset.task not in tasks or self.family not in families:
             return False
         kind = tasks.get(self.preset.task)
         own = defaults(kind, families.get(self.family).modality, "all")
         given = {**asdict(own), **self._given(STUDIED)}
         idle = {} if kind.labelled else {"balanced": False}
-        return all({**given, **idle}.get(name, object()) == v for name, v in params.items())
+        return any({**given, **idle}.get(name, object()) == v for name, v in params.items())
 
     def _given(self, method: str) -> Values:
         """Return what the data set and the call set of a method."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from benchmarks.paper.grid import Read
 from benchmarks.paper.results import Column, Json, Mean, Results
 
@@ -25,6 +27,22 @@ def detail(results: Results, name: str, *path: str, subset: str = "forget") -> R
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None
         return None if found is None else float(found)
+
+    return read
+
+
+def median_score(results: Results, group: str) -> Read:
+    """Read the score that half of a group of pairs is above, to the middle of a bin of the histogram."""
+
+    def read(cell: Json, moment: str) -> float | None:
+        metric = results.metric(cell, "d_f", moment)
+        found = {} if metric is None else metric["details"].get("histograms", {})
+        counts = found.get(group)
+        if not counts or not sum(counts):
+            return None
+        place = int(np.searchsorted(np.cumsum(counts), sum(counts) / 2))
+        width = (found["high"] - found["low"]) / len(counts)
+        return float(found["low"] + width * (place + 0.5))
 
     return read
 

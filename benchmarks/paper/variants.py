@@ -28,11 +28,13 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "- fading": {"target": 0.0},
     "last epoch": {"keep": "last"},
     "last epoch, - MKR": {"keep": "last", "beta": 0.0},
+    "last epoch, - MKR, - balance": {"keep": "last", "beta": 0.0, "balanced": False},
 }
 """Rows of the paper's table 4, unrelated pairs that keep the deleted item, and what is not the paper's.
 
-The last two keep the last epoch whatever it cost: else the choice of the epoch holds the utility that
-MKR is there to hold.
+The last ones keep the last epoch whatever it cost: else the choice of the epoch holds the utility that
+MKR is there to hold. Pairs that all end at an even chance of each class keep their side of it, and so their
+accuracy; without balance they end at the chance that unrelated pairs have.
 """
 
 

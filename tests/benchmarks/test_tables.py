@@ -219,10 +219,12 @@ def test_table_4_has_the_ablations_of_the_paper_and_what_its_claims_are_read_fro
     table = _table(Results(content(*_ablated())), "Table 4: without each part, A, 10% deleted")
     assert list(table.headings) == [
         "Method", "D_test", "lost", "D_f", "probe: image or graph", "probe: text",
+        "median score of D_r",
     ]  # fmt: skip
     assert [row[0] for row in table.rows] == ["Original", "Retrain", "Full model", "- MD", "- UKR"]
-    assert _row(table, "Original") == ["90.0", "-", "50.0", "84.0", "84.0"]
-    assert _row(table, "- UKR") == ["66.0", "24.0", "18.0", "61.0", "55.0"]
+    # All four retained pairs are in the upper of the two bins from 0 to 1.
+    assert _row(table, "Original") == ["90.0", "-", "50.0", "84.0", "84.0", "0.75"]
+    assert _row(table, "- UKR") == ["66.0", "24.0", "18.0", "61.0", "55.0", "0.75"]
 
 
 def test_table_4_of_retrieval_has_both_directions_of_d_test_and_one_d_f() -> None:
