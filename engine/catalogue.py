@@ -51,7 +51,7 @@ SUMMARIES = {
         for depth in DEPTHS
     },
     "utility_excess": "What the epoch that MultiDelete or NegGrad kept lost on validation pairs beyond what the "
-    "request granted (`utility_drop`, beside one standard error): 0 where some epoch stayed within it.",
+    "request granted (`utility_drop`, beside one standard error): 0 where it stayed within it.",
     "method_seconds": "Time that the method itself took, without loading, measuring and saving.",
     "peak_memory_bytes": "The most memory that the run held at any time, of the GPU if it had one.",
     "trained_parameters": "Numbers in the model that the method was allowed to change.",

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from app.core.settings_errors import SettingsError
 from app.demo.artefacts import checkpoint_sha256
 from app.demo.client import DemoError
 from app.demo.data import DemoData, choose, prepare
-from app.demo.places import private_settings, results, writable
+from app.demo.places import logs_kept, private_settings, results, writable
 from app.demo.recipes import RECIPES, recipe_for
 from app.demo.verdict import Figures, failures, metric
 from tests.terminal import ROOT, Terminal, environment
@@ -256,6 +257,35 @@ def test_a_demo_that_is_broken_off_takes_nothing_away_that_was_there_before(
     _broken_off(lambda: results(tmp_path / "below"))
     assert (tmp_path / "thesis.tex").read_text() == "mine"
     assert not (tmp_path / "below").exists()
+
+
+def test_a_method_that_cannot_be_used_is_refused_before_anything_is_trained(
+    few_digits: Path, tmp_path: Path
+) -> None:
+    command = _demo("--data", str(few_digits), "--out", str(tmp_path / "out"), "--method", "nope")
+    done = subprocess.run(
+        command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert "--method cannot be used: nope is no method of this service; known are " in said
+    assert "Starting the service" not in said
+    assert "logged" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_service_logged_is_kept_where_the_demo_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work" / "service").mkdir(parents=True)
+    (tmp_path / "work" / "service" / "api.log").write_text("a line")
+    with (
+        pytest.raises(DemoError),
+        logs_kept(tmp_path / "work", tmp_path / "out", Console(width=999)),
+    ):
+        raise DemoError
+    assert (tmp_path / "out" / "logs" / "api.log").read_text() == "a line"
+    assert f"is in {tmp_path / 'out' / 'logs'}." in capsys.readouterr().out
 
 
 def test_a_folder_of_logs_outlives_the_demo_that_failed_in_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.audit.readings import METRICS, figure, measured, reading_of
 from app.audit.schemas import Finding, LabelFinding, Measured, MetricOut, ScoreSpread
+from app.audit.sentences import STILL
 from app.ledger.certificate import ATTACK_METRICS
 from app.ledger.explain import subset_name
 
@@ -86,7 +87,16 @@ def verdict(found: Sequence[Finding]) -> str:
     said = f"Deleted against kept pairs: {readings['d_f']}"
     if "unseen_auc" in readings:
         said += f" Deleted against never seen pairs: {readings['unseen_auc']}"
+    if exceeded(found):
+        said += f" Quality on validation pairs: {readings[GRANTED]}"
     return said
+
+
+def exceeded(found: Sequence[Finding]) -> bool:
+    """Say whether more of the quality was lost than was granted."""
+    return any(
+        one.name == GRANTED and one.after and (one.after.value or 0) >= STILL for one in found
+    )
 
 
 def score_spreads(metrics: Sequence[MetricOut], concern: Concern) -> list[ScoreSpread]:

@@ -24,6 +24,7 @@ class Explained:
         decimals: of its values.
         counted: it is a count, and has a unit instead of a margin of error.
         optional: a report leaves it out where it could not be measured.
+        beside: details of it that its text names, too.
     """
 
     title: str
@@ -32,13 +33,18 @@ class Explained:
     decimals: int
     counted: bool = False
     optional: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def measured(metric: MetricOut) -> Measured:
     """Return the value with its margin of error, in figures and as text."""
-    return figure(
+    found = figure(
         metric.name, metric.value, metric.interval, metric.n, metric.unavailable, metric.unit
     )
+    explained = METRICS.get(metric.name)
+    named = explained.beside if explained and metric.value is not None else ()
+    beside = ", ".join(f"{metric.details[key]:.1f} {key}" for key in named if key in metric.details)
+    return found.model_copy(update={"text": f"{found.text} ({beside})"}) if beside else found
 
 
 def figure(
@@ -109,11 +115,12 @@ METRICS: dict[str, Explained] = {
     "utility_excess": Explained(
         "Quality lost beyond what was granted",
         "While it forgets, the method watches its quality on validation pairs, and keeps a state that lost"
-        " no more of it than the request grants (`utility_drop`, beside what chance explains). 0 means"
-        " that there was such a state.",
+        " no more of it than the request grants (the parameter utility_drop, beside what chance explains)."
+        " 0 means that no more was lost.",
         against_granted,
         1,
         counted=True,
+        beside=("lost", "granted"),
     ),
     "d_f": Explained(
         "Deleted against kept pairs (D_f)",

@@ -214,6 +214,7 @@ class RequestFacts(BaseModel):
     met_by_request_id: str | None
     method: str
     update: str
+    params: dict[str, Any] = Field(description="Of the method, as asked for; others by default.")
     scope: str
     objective: str
     reference_models: int = Field(description="Asked for, for an attack on each pair.")

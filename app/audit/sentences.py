@@ -127,9 +127,9 @@ def against_granted(_before: Measured | None, after: Measured | None, _aim: str)
     if after.value < STILL:
         return "No more was lost than was granted."
     return (
-        f"Every state that was tried lost more than was granted; the one that was kept, which weighs "
-        f"loss and forgetting best, {after.text} more. Where that is too much, unlearn with other "
-        f"parameters or with the method retrain."
+        f"More was lost than was granted: {after.text}. Unless the last state was asked for (keep), none "
+        "that was tried did better. Where that is too much, unlearn with other parameters or with the "
+        "method retrain."
     )
 
 

@@ -99,16 +99,18 @@ def workspace() -> Iterator[Path]:
 
 
 @contextmanager
-def logs_kept(workspace: Path, console: Console) -> Iterator[None]:
-    """Keep what the service logged when the block fails; it would go with the workspace."""
+def logs_kept(workspace: Path, kept: Path, console: Console) -> Iterator[None]:
+    """Keep in ``kept`` what the service logged when the block fails; it would go with the workspace."""
     try:
         yield
     except DemoError:
-        folder = Path("lethe-demo", "logs").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        for log in (workspace / "service").glob("*.log"):
-            shutil.copy(log, folder)
-        console.print(f"\nWhat the service logged is in {folder}.", highlight=False)
+        logs = list((workspace / "service").glob("*.log"))
+        if logs:
+            folder = (kept / "logs").absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+            for log in logs:
+                shutil.copy(log, folder)
+            console.print(f"\nWhat the service logged is in {folder}.", highlight=False)
         raise
 
 

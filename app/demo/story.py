@@ -12,6 +12,7 @@ from rich.console import Console
 from app.core.embedded import EmbeddedServerError
 from app.core.settings import read_settings
 from app.core.settings_errors import SettingsError
+from app.deletions.methods import refusal
 from app.demo import artefacts, data, verdict
 from app.demo.client import Caller, DemoError, Json
 from app.demo.data import DemoData, Forgotten
@@ -66,7 +67,11 @@ def run_demo(options: DemoOptions, json_file: Path | None) -> int:
     console = Console()
     steps = Steps(console, _STEPS)
     try:
-        with _places(options, json_file), workspace() as folder, logs_kept(folder, console):
+        with (
+            _places(options, json_file),
+            workspace() as folder,
+            logs_kept(folder, options.out or _OUT, console),
+        ):
             outcome = _tell(options, folder, steps)
     except (DemoError, EmbeddedServerError) as error:
         console.print(f"\n[bold red]The demo failed.[/bold red] {error}", highlight=False)
@@ -98,6 +103,9 @@ def _tell(options: DemoOptions, workspace: Path, steps: Steps) -> Outcome:
     with steps.step(what):
         found = data.prepare(options.data, workspace, options.seed)
         forgotten = data.choose(found, options.share, options.seed)
+        refused = refusal(options.method, found.recipe.family, found.recipe.task, "all")
+    if refused is not None:  # now, not when the original has been trained
+        raise DemoError(f"--method cannot be used: {refused}.")
     with (
         results(options.out or _OUT / found.name) as out,
         _service(workspace, found, steps) as service,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.ledger.form import CertificateError, parsed
-from app.ledger.tree_head import NoteError, load_public_key
+from app.ledger.tree_head import NoteError, load_public_key, signed_by
 
 # Members of a problem object (RFC 9457) that every error answer of the service has.
 _PROBLEM = {"type", "title", "status", "detail"}
@@ -40,12 +40,15 @@ def read_head(path: Path) -> str:
     Raises:
         CertificateError: the file cannot be read, or is not what it should be.
     """
-    text = _read(path, "tree head")
-    if not text.lstrip().startswith("{"):
-        return text
-    note = parsed(text, str(path)).get("note")
+    note = _read(path, "tree head")
+    if note.lstrip().startswith("{"):
+        note = parsed(note, str(path)).get("note")
     if not isinstance(note, str):
         raise CertificateError(f"{path} is no tree head: it is JSON without the member 'note'.")
+    try:
+        signed_by(note)
+    except NoteError as error:
+        raise CertificateError(f"{path} is no tree head. {error}") from error
     return note
 
 

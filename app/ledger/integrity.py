@@ -30,16 +30,24 @@ _SUBJECT_FIELDS = {one.kind: one.subject_field for one in Record.__subclasses__(
 
 @dataclass(frozen=True)
 class LogReport:
-    """What a check of the log found: sentences about its faults, none where it holds."""
+    """What a check of the log found: sentences about its faults, none where it holds.
+
+    Attributes:
+        leaves: how many could be gone through.
+        heads: signed tree heads that are stored.
+        faults: what is wrong with the log itself.
+        foreign: why the tree head that was kept is none of this log, if it is not.
+    """
 
     leaves: int
     heads: int
     faults: tuple[str, ...]
+    foreign: str | None = None
 
     @property
     def ok(self) -> bool:
         """Whether the log holds."""
-        return not self.faults
+        return not self.faults and self.foreign is None
 
     def text(self) -> str:
         """Return the report as text for a terminal."""
@@ -48,8 +56,15 @@ class LogReport:
                 f"VERIFIED: the log holds. Recomputed from its {self.leaves} leaves, it has every "
                 f"root that was signed ({self.heads} tree heads)."
             )
+        foreign = [] if self.foreign is None else [f"The tree head that you kept: {self.foreign}"]
         title = "NOT VERIFIED: the log was changed. Restore it from a backup before anything else."
-        return "\n".join([title, *(f"- {fault}" for fault in self.faults)])
+        if not self.faults:
+            title = (
+                "NOT VERIFIED: the log holds by itself, and the tree head that you kept is none of it: it is "
+                "of another log, or this log was put in the place of the one that you know. See first "
+                "whether it is the right file."
+            )
+        return "\n".join([title, *(f"- {fault}" for fault in [*self.faults, *foreign])])
 
 
 def check_files(
@@ -96,9 +111,21 @@ def check_log(
             walk.faults["row"].append(
                 f"{name} was signed for another size or root than it stands for."
             )
+    foreign = None
     if older_head is not None:
-        walk.compare("The tree head that you kept", older_head, public_key_pem, origin)
-    return LogReport(walked, len(heads), tuple(walk.sentences()))
+        foreign = _foreign(older_head, public_key_pem, origin)
+        if foreign is None:
+            walk.compare("The tree head that you kept", older_head, public_key_pem, origin)
+    return LogReport(walked, len(heads), tuple(walk.sentences()), foreign)
+
+
+def _foreign(note: str, public_key_pem: str, origin: str) -> str | None:
+    """Return why a tree head was not signed by this log's key, or None where it was."""
+    try:
+        verify_note(note, public_key_pem, origin)
+    except NoteError as error:
+        return str(error)
+    return None
 
 
 def _size_of(note: str) -> list[int]:

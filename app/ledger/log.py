@@ -162,7 +162,7 @@ def consistency(session: Session, first: int, second: int) -> list[bytes]:
     """
     _check_size(session, second)
     if not 0 <= first <= second:
-        raise NoSuchSize(f"first must lie between 0 and second ({second}); {first} came.")
+        raise NoSuchSize(f"A proof needs an earlier size, from 0 to {second}; {first} came.")
     return range_hashes(session, merkle.consistency_ranges(first, second))
 
 

@@ -82,7 +82,7 @@ class ForgettingSelection:
     def excess(self, student: "PairModel") -> list[Metric]:
         """Return how many points the epoch that was kept lost beyond what may be lost, as a metric.
 
-        Above 0, every epoch that was validated lost more than may be. Nothing without validation pairs.
+        Above 0, every epoch that could be kept lost more than may be. Nothing without validation pairs.
         """
         if not len(self.judging):
             return []

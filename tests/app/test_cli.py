@@ -476,6 +476,13 @@ def test_verify_log_says_whether_the_log_holds_and_what_was_changed(
     with database.transaction() as session:
         log.append(session, RequestWithdrawn(request_id="req_1"))
         kept.write_text(log.head(session, signer).note)
+    garbage = tmp_path / "garbage.txt"
+    garbage.write_text("no tree head\n")
+    mistaken = _lethe("verify-log", "--head", str(garbage), **settings)
+    assert mistaken.returncode == 2
+    said = " ".join(mistaken.stderr.split())
+    assert f"{garbage} is no tree head. A tree head has the lines name, size" in said
+    assert "the log was changed" not in said
     whole = _lethe("verify-log", "--head", str(kept), **settings)
     assert whole.returncode == 0, whole.stderr
     assert "VERIFIED: the log holds. Recomputed from its 1 leaves" in whole.stdout

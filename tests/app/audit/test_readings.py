@@ -175,7 +175,7 @@ def test_every_metric_has_a_title_of_its_own_and_a_meaning_in_sentences(name: st
     [
         (0.0, "No more was lost than was granted."),
         (0.04, "No more was lost than was granted."),
-        (1.26, "Every state that was tried lost more than was granted; the one that was kept"),
+        (1.26, "More was lost than was granted: 1.3"),
     ],
 )
 def test_what_was_lost_beyond_what_was_granted_is_told(excess: float, said: str) -> None:

@@ -120,6 +120,37 @@ def test_the_verdict_in_short_names_never_seen_pairs_too(
     )
 
 
+EXCEEDED = {"value": 1.3, "details": {"lost": 2.6, "granted": 1.0, "standard_error": 0.3}}
+GRANTED = {"value": 0.0, "details": {"lost": 0.4, "granted": 1.0, "standard_error": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("excess", "figure"),
+    [
+        (EXCEEDED, "1.3 points (2.6 lost, 1.0 granted)"),
+        (GRANTED, "0.0 points (0.4 lost, 1.0 granted)"),
+    ],
+)
+def test_a_loss_of_quality_beyond_what_was_granted_is_told_in_short(
+    client: TestClient, case: Any, excess: dict[str, Any], figure: str
+) -> None:
+    test, held_out = (
+        d_f(subset) | {"name": "d_test", "direction": "higher"} for subset in ("test", "val")
+    )
+    one = d_f("val") | {"name": "utility_excess", "interval": None, "unit": "points"} | excess
+    case.metrics = [d_f("forget"), test, held_out, one]
+    case.file(params={"utility_drop": 1.0, "keep": "best"})
+    case.run()
+    case.complete("req_1", "ver_2")
+    page = page_of(client)
+    assert figure in page.text
+    assert "utility_drop = 1.0" in page.text
+    assert 'keep = "best"' in page.text
+    summary = " ".join(client.get(REPORT).json()["summary"])
+    told = "Quality on validation pairs: More was lost than was granted: 1.3 points"
+    assert (told in summary) is (excess is EXCEEDED)
+
+
 def test_what_was_forgotten_before_is_only_told_where_it_was_counted(
     client: TestClient, case: Any
 ) -> None:

@@ -333,11 +333,29 @@ def test_a_log_rewritten_with_its_own_key_is_found_by_a_head_that_was_kept(
 
 def test_a_head_kept_from_another_log_is_named(tampered: Tampered) -> None:
     stranger = Signer(Ed25519PrivateKey.generate(), tampered.signer.origin)
-    (fault,) = tampered.check(stranger.sign(3, bytes(32))).faults
-    assert fault == (
-        "The tree head that you kept does not hold: The tree head bears no signature by this key "
+    report = tampered.check(stranger.sign(3, bytes(32)))
+    assert report.faults == ()  # of the log itself
+    assert not report.ok
+    title, kept = report.text().split("\n")
+    assert title.startswith(
+        "NOT VERIFIED: the log holds by itself, and the tree head that you kept is none"
+    )
+    assert "backup" not in title
+    assert kept == (
+        "- The tree head that you kept: The tree head bears no signature by this key "
         f"({tampered.signer.key_id}), but by {stranger.key_id}."
     )
+
+
+def test_a_log_that_was_changed_is_told_first_beside_a_head_of_another_log(
+    tampered: Tampered,
+) -> None:
+    tampered.change("UPDATE ledger_leaves SET subject = 'req_w9' WHERE leaf_index = 0")
+    stranger = Signer(Ed25519PrivateKey.generate(), tampered.signer.origin)
+    title, *faults, kept = tampered.check(stranger.sign(3, bytes(32))).text().split("\n")
+    assert title.startswith("NOT VERIFIED: the log was changed. Restore it from a backup")
+    assert faults
+    assert kept.startswith("- The tree head that you kept: ")
 
 
 def test_a_leaf_that_is_filed_under_another_name_is_found(tampered: Tampered) -> None:

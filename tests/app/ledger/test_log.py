@@ -330,7 +330,7 @@ def test_proofs_outside_of_the_log_are_refused(database: Database) -> None:
             log.inclusion(session, 3, 3)
         with pytest.raises(NoSuchSize, match="has 3 leaves now"):
             log.consistency(session, 1, 4)
-        with pytest.raises(NoSuchSize, match="between 0 and second"):
+        with pytest.raises(NoSuchSize, match="from 0 to 2; 3 came"):
             log.consistency(session, 3, 2)
 
 

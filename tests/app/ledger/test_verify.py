@@ -438,6 +438,15 @@ def test_json_that_is_neither_a_tree_head_nor_an_error_is_named(
         verify_files(tmp_path / "c.json", tmp_path / "key.pem", tmp_path / "c.json")
 
 
+@pytest.mark.parametrize("text", ["garbage", "", "lethe.test/log\n3\nAA==\n\n"])
+def test_a_text_that_is_no_tree_head_is_named(issued: Issued, tmp_path: Path, text: str) -> None:
+    texts = {"c.json": json.dumps(issued.bundle), "key.pem": issued.key, "head.txt": text}
+    for name, content in texts.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CertificateError, match=r"head\.txt is no tree head\. "):
+        verify_files(tmp_path / "c.json", tmp_path / "key.pem", tmp_path / "head.txt")
+
+
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"b": {"a": 1, "a": 1}}', "[" * 100_000])
 def test_json_that_readers_could_take_differently_is_refused(text: str) -> None:
     with pytest.raises(CertificateError):

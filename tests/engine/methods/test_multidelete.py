@@ -311,7 +311,7 @@ def test_the_last_epoch_is_kept_where_it_is_asked_for(unlearn: Unlearn) -> None:
     assert last.reports[-1].best_epoch == 9
 
 
-def test_how_much_too_much_was_lost_is_told_of_an_epoch_that_was_chosen(unlearn: Unlearn) -> None:
+def test_how_much_too_much_was_lost_is_told_whichever_epoch_is_kept(unlearn: Unlearn) -> None:
     given = {"beta": 0, "held_out": 0, "learning_rate": 0.1, "epochs": 1, "least_steps": 0}
     best, last = (unlearn("gcn_bert", "multidelete", **given, keep=k) for k in ("best", "last"))
     for run in (best, last):
@@ -319,7 +319,7 @@ def test_how_much_too_much_was_lost_is_told_of_an_epoch_that_was_chosen(unlearn:
     [excess] = best.measured
     assert excess.value > 0
     assert best.reports[0].best_score < 0
-    assert last.measured == []
+    assert last.measured == best.measured  # there was one epoch
 
 
 @pytest.mark.parametrize("family", FAMILIES)
