@@ -33,32 +33,16 @@ def usable_device(asked: str) -> str:
     Raises:
         BenchmarkError: torch cannot use such a device here.
     """
-    import torch
+    from engine.environment import devices, is_usable
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "auto":
-        return "cuda" if gpus else "cpu"
-    if not _can_be_used(asked, gpus):
-        there = ", ".join(["auto", "cpu", *(f"cuda:{number}" for number in range(gpus))])
+        return "cuda" if is_usable("cuda") else "cpu"
+    if not is_usable(asked):
+        there = ", ".join(["auto", *devices()])
         raise BenchmarkError(
             f"a device that torch can use here was expected, and --device {asked} came; give one of {there}"
         )
     return asked
-
-
-def _can_be_used(asked: str, gpus: int) -> bool:
-    import torch
-
-    try:
-        device = torch.device(asked)
-        if (
-            device.type == "cuda"
-        ):  # counted: a number on it would take memory of the GPU from the runs
-            return (device.index or 0) < gpus
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError):  # torch has one for each kind of device
-        return False
-    return True
 
 
 def require_writable(file: Path) -> None:

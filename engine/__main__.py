@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
+from engine.data.lines import reason_of
 from engine.errors import Cancelled, EngineError, InvalidSpec
 from engine.memory import keep_freed_memory
 from engine.output import own_output
@@ -82,7 +83,8 @@ def _read(path: Path) -> RunSpec:
     except OSError as error:
         raise InvalidSpec(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise InvalidSpec(f"{path} is no run specification: {error}") from error
+        reason = reason_of(error, RunSpec)
+        raise InvalidSpec(f"{path} is no run specification: {reason}") from error
 
 
 def _tell(line: dict[str, Any], stream: TextIO) -> None:

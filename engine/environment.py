@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from engine.errors import InvalidSpec
+from engine.errors import DeviceUnavailable, InvalidSpec
 from engine.processes import count
 from engine.spec import Precision
 
@@ -34,6 +34,37 @@ def environment(device: str, threads: int, precision: Precision) -> dict[str, st
     found["threads"] = str(threads)
     found["processes"] = str(count())
     return found
+
+
+def devices() -> list[str]:
+    """Return the processor and every GPU that torch can use here."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ["cpu", *(f"cuda:{number}" for number in range(gpus))]
+
+
+def is_usable(device: str) -> bool:
+    """Return whether torch can use a device here."""
+    try:
+        found = torch.device(device)
+        if found.type == "cuda":  # named, not tried: a number on it would take memory of the GPU
+            return f"cuda:{found.index or 0}" in devices()
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, ImportError):  # torch has one for each kind of device
+        return False
+    return True
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that a run could not use here.
+
+    Raises:
+        DeviceUnavailable: torch cannot use it.
+    """
+    if not is_usable(device):
+        raise DeviceUnavailable(
+            f"a device that torch can use here was expected, and {device!r} came; give one of "
+            f"{', '.join(devices())}"
+        )
 
 
 def has_bf16(device: str | torch.device) -> bool:

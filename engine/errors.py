@@ -5,7 +5,7 @@
 
 
 class EngineError(Exception):
-    """A run cannot go on, and trying again with the same input would fail in the same way."""
+    """A run cannot go on, and trying again with the same input here would fail in the same way."""
 
     code = "engine_error"
 
@@ -33,6 +33,12 @@ class InvalidSpec(EngineError):
     """The run specification contradicts itself or the data."""
 
     code = "invalid_spec"
+
+
+class DeviceUnavailable(EngineError):
+    """The device of the run cannot be used here: another machine may have it, or this one later."""
+
+    code = "device_unavailable"
 
 
 class NonFiniteLoss(EngineError):

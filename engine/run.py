@@ -16,10 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from engine.audit import Auditor, cost_metrics
 from engine.checkpoints import CheckpointDigest, LoadedCheckpoint, load_checkpoint, save_checkpoint
+from engine.data.lines import reason_of
 from engine.data.manifest import load_dataset
 from engine.data.pairs import PairDataset
 from engine.division import divide, without_deleted
-from engine.environment import environment, peak_memory_bytes, precision_on
+from engine.environment import environment, peak_memory_bytes, precision_on, require_device
 from engine.errors import InvalidSpec, NotApplicable
 from engine.families import PairModel, families, pretrained
 from engine.inputs import Inputs
@@ -65,7 +66,9 @@ def run(
         save_every: least seconds between two saves of the state.
 
     Raises:
-        InvalidSpec: the specification contradicts itself or the data, or ``out`` has a result.
+        InvalidSpec: the specification contradicts itself or the data, its precision is not to be
+            had here, or ``out`` has a result.
+        DeviceUnavailable: its device is not to be had here.
         NotApplicable: the method or task cannot be used here; the message says why.
         DataError: a row, image or graph is broken; the message names it.
         NonFiniteLoss: training diverged.
@@ -74,6 +77,9 @@ def run(
         Cancelled: the caller stopped the run.
     """
     started = time.monotonic()
+    # What cannot be had is refused before anything is read or made.
+    require_device(spec.device)
+    precision_on(spec.device, spec.precision)
     if is_main():
         _clear(out, state)
     else:
@@ -81,7 +87,6 @@ def run(
     if count() > 1:
         control = Together(control)
     monitor = Monitor(on_progress, control, state, save_every=save_every)
-    precision_on(spec.device, spec.precision)  # refuses what cannot be had before anything is read
     with deterministic(spec.threads, spec.precision), pretrained.below(spec.pretrained_root):
         return _Run(spec, out, monitor, started).execute()
 
@@ -359,11 +364,8 @@ def _validated(kind: type[ModelT], given: dict[str, Any], what: str) -> ModelT:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or what}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        )
-        raise InvalidSpec(f"{what} does not fit {kind.__name__}: {found}") from error
+        reason = reason_of(error, kind)
+        raise InvalidSpec(f"{what} does not fit {kind.__name__}: {reason}") from error
 
 
 def _clear(out: Path, state: Path | None) -> None:

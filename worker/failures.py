@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from engine.errors import EngineError
+from engine.errors import DeviceUnavailable, EngineError
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -31,6 +31,8 @@ _RECURRING = (
 
 def reason(error: Exception) -> tuple[str, str] | None:
     """Return code and sentence of an error that would come again, None for one that may not."""
+    if isinstance(error, DeviceUnavailable):
+        return None
     if isinstance(error, EngineError):
         return error.code, str(error)
     if isinstance(error, OSError | SafetensorError):

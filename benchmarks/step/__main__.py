@@ -29,7 +29,15 @@ from benchmarks.options import positive, require_writable, usable_device
 from benchmarks.step import memory, scaling
 from benchmarks.step.measure import Loop, Timings, compare, operations, race, rate, ratios
 from benchmarks.step.plain import weights_of
-from benchmarks.step.world import SETTINGS, SIZES, Size, World, first_task, make_world
+from benchmarks.step.world import (
+    SETTINGS,
+    SIZES,
+    Size,
+    World,
+    config_for,
+    first_task,
+    make_world,
+)
 from engine.environment import has_bf16
 from engine.errors import EngineError
 from engine.families import families
@@ -45,6 +53,18 @@ FASTER = {"all": Bar("at least", 1.4), "fusion": Bar("at least", 6.0)}
 FASTER_BF16, NO_MORE = Bar("at least", 2.5), Bar("at least", 1.0)
 PEAKS = {"H200": 989e12, "H100 80GB HBM3": 989e12, "A100": 312e12}
 """Dense bf16 operations a second of a device, by a part of its name (NVIDIA's data sheets)."""
+OF_A_STEP = {
+    "preset": "--preset",
+    "family": "--family",
+    "task": "--task",
+    "settings": "--settings",
+    "update": "--update",
+    "batch": "--batch",
+    "steps": "--steps",
+    "memory": "--no-memory",
+    "peak": "--peak",
+}
+"""Options that would change nothing of whole jobs, by where argparse puts them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_freed_memory()  # as every process of a run does
         figures = _scaling(given) if given.scaling else list(_figures(given))
     except (BenchmarkError, EngineError) as error:
-        print(f"lethe bench step: {error}", file=sys.stderr)
+        print(f"{memory.COMMAND}: {error}", file=sys.stderr)
         return 2
     print_figures(figures)
     about = {
@@ -77,22 +97,39 @@ def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; what depends on another option is filled in.
 
     Raises:
-        BenchmarkError: it names a device that is not here, or a file that cannot be written.
+        BenchmarkError: it names what cannot be measured, a device that is not here, or a file that
+            cannot be written.
     """
     given = _parser().parse_args(arguments)
+    if given.scaling:
+        _refuse_options_of_a_step(arguments)
     size = SIZES[given.preset]
     given.batch, given.steps = given.batch or size.batch, given.steps or size.steps
     given.family = given.family or size.family
     given.task = given.task or first_task(given.family)
+    config_for(given.family, given.task, size)
     given.device = usable_device(given.device)
     if given.json is not None:
         require_writable(given.json)
     return given
 
 
+def _refuse_options_of_a_step(arguments: Sequence[str] | None) -> None:
+    """Raise `BenchmarkError` that names the options beside ``--scaling`` that would do nothing."""
+    nothing = argparse.Namespace(**dict.fromkeys(OF_A_STEP))  # also in place of defaults
+    asked = _parser().parse_args(arguments, nothing)
+    named = [option for name, option in OF_A_STEP.items() if getattr(asked, name) is not None]
+    if named:
+        raise BenchmarkError(
+            f"--scaling times whole jobs, of which {', '.join(named)} would change nothing; leave "
+            "out one or the other"
+        )
+
+
 def _scaling(given: argparse.Namespace) -> list[Figure]:
+    jobs = scaling.Jobs(rounds=given.rounds)
     with TemporaryDirectory() as work:
-        return scaling.measure(Path(work), scaling.Jobs(), given.threads, given.device)
+        return scaling.measure(Path(work), jobs, given.threads, given.device)
 
 
 def _figures(given: argparse.Namespace) -> Iterator[Figure]:
@@ -231,7 +268,7 @@ def _device_name(device: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="lethe bench step",
+        prog=memory.COMMAND,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -248,7 +285,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--update", nargs="+", choices=UPDATES, default=list(UPDATES))
     add("--batch", type=positive, help="deleted pairs in a step")
     add("--steps", type=positive, help="in an epoch")
-    add("--rounds", type=positive, default=3, help="epochs that are timed [3]")
+    add(
+        "--rounds",
+        type=positive,
+        default=3,
+        help="epochs that are timed, or whole jobs of a kind [3]",
+    )
     add("--threads", type=positive, default=1)
     add("--device", default="auto", help="cpu, cuda, ... [auto: cuda where there is one]")
     add("--no-memory", dest="memory", action="store_false", help="leave the memory out")

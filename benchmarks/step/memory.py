@@ -15,6 +15,8 @@ from benchmarks.step.measure import plain_alone, race
 from benchmarks.step.world import World
 from engine.spec import Precision
 
+COMMAND = "lethe bench step"
+"""What sentences of a benchmark that could not be run begin with."""
 Side = Literal["plain", "engine", "engine-bf16"]
 EPOCHS = 1
 """After the first, in which neither loop has a best checkpoint yet."""
@@ -33,7 +35,8 @@ def measured_in_own_process(arguments: list[str], side: Side) -> float:
         command, check=False, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **EXACT}
     )
     if done.returncode:
-        raise BenchmarkError(f"the memory of the {side} loop: {done.stderr.strip()[-1000:]}")
+        reason = done.stderr.strip().removeprefix(f"{COMMAND}: ")
+        raise BenchmarkError(f"the memory of the {side} loop: {reason[-1000:]}")
     return float(json.loads(done.stdout)["bytes"])
 
 

@@ -13,6 +13,7 @@ pairs than a run takes, up to `RETAINED` of them, what the teacher passes grows 
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,7 @@ class _Scaling:
             threads=threads,
             device=device,
         )
+        _say("training the original")
         execute(self.spec, folder / "original")
 
     def round(self, number: int) -> dict[str, RunResult]:
@@ -116,10 +118,11 @@ class _Scaling:
             "large short": (large, few, SHORT),
             "deleted short": (large, many, SHORT),
         }
-        return {
-            name: self._unlearn(data, pairs, params, self.folder / f"{name}-{number}")
-            for name, (data, pairs, params) in kinds.items()
-        }
+        found = {}
+        for name, (data, pairs, params) in kinds.items():
+            _say(f"round {number + 1} of {self.jobs.rounds}: {name}")
+            found[name] = self._unlearn(data, pairs, params, self.folder / f"{name}-{number}")
+        return found
 
     def _unlearn(
         self, data: DataSpec, pairs: int, params: Mapping[str, Any], out: Path
@@ -150,6 +153,10 @@ class _Scaling:
                         wanted[row["split"]] -= 1
                         out.write(json.dumps(row) + "\n")
         return DataSpec(manifest=manifest, root=root)
+
+
+def _say(doing: str) -> None:
+    print(doing, file=sys.stderr, flush=True)
 
 
 def _rows(manifest: Path) -> list[dict[str, Any]]:

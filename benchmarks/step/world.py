@@ -134,8 +134,9 @@ def make_world(
         BenchmarkError: the family cannot do the task, or its published sizes are not known here.
     """
     kind = families.get(family)
+    config = config_for(family, task, size)
     dataset = make_dataset(kind, task, size)
-    model = kind.build(_config(kind, size), dataset, 0).to(device)
+    model = kind.build(config, dataset, 0).to(device)
     model.requires_grad_(requires_grad=False).eval()
     inputs, plain_inputs = Inputs(model, dataset), Inputs(model, dataset)
     for prepared in (inputs, plain_inputs):
@@ -166,7 +167,16 @@ def make_world(
     return World(run, plain_inputs)
 
 
-def _config(kind: type[PairModel], size: Size) -> FamilyConfig:
+def config_for(family: str, task: str, size: Size) -> FamilyConfig:
+    """Return the configuration of the model that is measured.
+
+    Raises:
+        BenchmarkError: the family cannot do the task, or its published sizes are not known here.
+    """
+    kind = families.get(family)
+    reason = tasks.get(task).refusal(kind)
+    if reason is not None:
+        raise BenchmarkError(reason)
     if not size.published:
         return kind.tiny()
     if kind.config_class is AlbefConfig:
@@ -181,9 +191,6 @@ def _config(kind: type[PairModel], size: Size) -> FamilyConfig:
 def make_dataset(kind: type[PairModel], task: str, size: Size) -> PairDataset:
     """Return a data set of noise with twice as many training pairs as are deleted."""
     chosen = tasks.get(task)
-    reason = chosen.refusal(kind)
-    if reason is not None:
-        raise BenchmarkError(reason)
     items = chosen.items_per_pair
     classes = (len(chosen.classes) or 2) if issubclass(chosen, Classification) else None
     random = np.random.default_rng(0)

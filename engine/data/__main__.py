@@ -1,6 +1,7 @@
-"""``lethe convert``: turn a data set of a known format into the manifest that the service takes.
+"""``lethe convert``: turn a data set of a known format into the manifest that the service and runs take.
 
-The report that is printed has what ``POST /v1/datasets`` asks for: modality, root and classes.
+The report that is printed has what ``POST /v1/datasets`` asks for: modality, root and classes. Where only
+the engine is installed, the command is ``python -m engine.data``.
 """
 
 import argparse

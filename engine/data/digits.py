@@ -14,6 +14,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
@@ -66,33 +67,48 @@ def write_digits(out: Path, *, pairs: int = DEFAULT_PAIRS, seed: int = 0) -> Non
         seed: of the division of scans, the captions and the choice of scans.
 
     Raises:
-        DataError: ``pairs`` is out of bounds.
+        DataError: ``pairs`` or ``seed`` is out of bounds, or the folder cannot be written.
     """
     if not MIN_PAIRS <= pairs <= MAX_PAIRS:
         raise DataError(
             f"between {MIN_PAIRS} and {MAX_PAIRS} pairs can be made; {pairs} were asked"
         )
+    if seed < 0:
+        raise DataError(f"a seed from 0 on was expected, and {seed} came")
     random = np.random.default_rng(seed)
     images, targets = _load_scans()
     scans = _divide(targets, random)
     captions = random.permutation(MAX_PAIRS)[:pairs]
-    out.mkdir(parents=True, exist_ok=True)
     rows = []
-    with ZipFile(out / IMAGES, "w", ZIP_STORED) as archive:
-        for number, (code, split) in enumerate(zip(captions, _splits(pairs), strict=True)):
-            digits = [int(digit) for digit in f"{code:0{LENGTH}d}"]
-            chosen = [int(random.choice(scans[split][digit])) for digit in digits]
-            name = f"{split}/{number:05d}.png"
-            archive.writestr(ZipInfo(name), _png(images[chosen]))
-            rows.append(_row(number, digits, split, name))
-    write_rows(rows, out / MANIFEST)
     card = {
         "length": LENGTH,
         "pairs": pairs,
         "seed": seed,
         "source": "sklearn.datasets.load_digits",
     }
-    (out / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    with _written(out):
+        with ZipFile(out / IMAGES, "w", ZIP_STORED) as archive:
+            for number, (code, split) in enumerate(zip(captions, _splits(pairs), strict=True)):
+                digits = [int(digit) for digit in f"{code:0{LENGTH}d}"]
+                chosen = [int(random.choice(scans[split][digit])) for digit in digits]
+                name = f"{split}/{number:05d}.png"
+                archive.writestr(ZipInfo(name), _png(images[chosen]))
+                rows.append(_row(number, digits, split, name))
+        write_rows(rows, out / MANIFEST)
+        (out / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """Make the folder; raise `DataError` where the system refuses it, or what the block writes."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = (
+            f"the data set cannot be written there: {error.strerror or error}; name another folder"
+        )
+        raise DataError(reason, file=str(out)) from error
 
 
 def _load_scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:

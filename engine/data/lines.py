@@ -12,7 +12,7 @@ from engine.errors import DataError
 
 MAX_LINE_BYTES = 1024 * 1024
 REPORTED = 5
-"""Most problems of one line that its error names."""
+"""Most problems of one line, or of one specification, that its error names."""
 
 _TYPES = ("bool", "float", "int", "str")
 """What pydantic calls the plain alternatives of a field's type; the others are no words."""
@@ -55,27 +55,54 @@ def parse(
             return model.model_validate(content)
         return model.model_validate_json(content)
     except ValidationError as error:
-        raise DataError(reason_of(error), file=file, line=line) from None
+        raise DataError(reason_of(error, model), file=file, line=line) from None
 
 
-def reason_of(error: ValidationError) -> str:
-    """Return the first problems of a validation, each with the field that it is about."""
-    parts = []
+def reason_of(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first problems of a validation, each with the field that it is about.
+
+    Where a field is unknown, the known ones of ``model``, which was validated, follow.
+    """
+    parts, known = [], []
     for problem in error.errors(include_url=False, include_context=False)[:REPORTED]:
-        field = _field(problem["loc"])
+        place = problem["loc"]
+        field = _field(place)
+        if problem["type"] == "extra_forbidden":
+            field = ".".join(filter(None, [_field(place[:-1]), _key(place[-1])]))
+            known.append(_known(model, place[:-1]))
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{field}: {message}" if field else message)
-    return "; ".join(dict.fromkeys(parts))
+    return "; ".join(filter(None, dict.fromkeys([*parts, *known])))
 
 
 def _field(place: tuple[int | str, ...]) -> str:
     """Return the dotted name of a field, without the alternatives of its type that were tried."""
     named = []
     for step in place:
-        if step in _TYPES or not re.fullmatch(r"\w+", str(step)):
+        if step in _TYPES or not _is_word(step):
             break
         named.append(str(step))
     return ".".join(named)
+
+
+def _key(step: int | str) -> str:
+    """Return an unknown key as it came, quoted where it is no word."""
+    return str(step) if _is_word(step) else repr(step)
+
+
+def _is_word(step: int | str) -> bool:
+    return re.fullmatch(r"\w+", str(step)) is not None
+
+
+def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """Say which fields the model has at ``place``; nothing where no model of its own is there."""
+    found: Any = model
+    for step in place:
+        fields = getattr(found, "model_fields", {})
+        found = fields[step].annotation if step in fields else None
+    names = ", ".join(getattr(found, "model_fields", {}))
+    where = f"known in {_field(place)} are" if place else "known are"
+    return f"{where} {names}" if names else ""
 
 
 def first_keys(source: Path) -> frozenset[str] | None:

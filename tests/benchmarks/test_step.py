@@ -14,7 +14,7 @@ from benchmarks.step import memory, scaling
 from benchmarks.step.__main__ import _given, main
 from benchmarks.step.measure import Seconds, Timings, compare, operations, race, ratios
 from benchmarks.step.plain import weights_of
-from benchmarks.step.world import SETTINGS, SIZES, Size, _config, make_dataset, make_world
+from benchmarks.step.world import SETTINGS, SIZES, Size, config_for, make_dataset, make_world
 from engine.catalogue import catalogue
 from engine.families import families
 from engine.methods.multidelete import MultiDelete
@@ -111,7 +111,7 @@ def test_blip_base_has_the_published_sizes() -> None:
     size = SIZES["blip-base-384"]
     assert size.family == "blip"
     kind = families.get("blip")
-    config = _config(kind, size)
+    config = config_for("blip", "retrieval", size)
     found = config.model_dump(include={"image_size", "patch_size", "vision_layers", "vision_size"})
     assert found == {
         "image_size": 384,
@@ -231,7 +231,53 @@ def test_a_family_that_can_do_no_such_task_is_refused_with_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--device", "cpu", "--family", "gcn_bert", "--task", "retrieval"]) == 2
-    assert "retrieval needs image data" in capsys.readouterr().err
+    (sentence,) = capsys.readouterr().err.splitlines()  # nothing is measured before
+    assert sentence.startswith("lethe bench step: retrieval needs image data")
+
+
+def test_published_sizes_that_are_not_known_are_refused_before_measuring(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--device", "cpu", "--family", "gcn_bert", "--preset", "base"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("lethe bench step: the published sizes are those of albef and blip")
+
+
+def test_what_ended_the_measuring_of_memory_is_told_once() -> None:
+    options = ["--device", "cpu", "--family", "gcn_bert", "--task", "retrieval"]
+    with pytest.raises(BenchmarkError, match=r"^the memory of the plain loop: retrieval needs"):
+        memory.measured_in_own_process(options, "plain")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--no-memory"], "--no-memory"),
+        (["--preset", "tiny", "--batch", "2"], "--preset, --batch"),  # also where it is the default
+        (
+            [
+                *("--family", "albef", "--task", "retrieval", "--settings", "paper"),
+                *("--update", "all", "--steps", "2", "--peak", "9"),
+            ],
+            "--family, --task, --settings, --update, --steps, --peak",
+        ),
+    ],
+)
+def test_options_that_change_nothing_of_whole_jobs_are_refused(
+    options: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--scaling", "--device", "cpu", *options]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"--scaling times whole jobs, of which {named} would change nothing" in sentence
+
+
+def test_the_rounds_and_threads_of_whole_jobs_are_those_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(scaling, "measure", lambda _, *options: asked.append(options) or [])
+    assert main(["--scaling", "--device", "cpu", "--rounds", "2", "--threads", "3"]) == 0
+    assert asked == [(scaling.Jobs(rounds=2), 3, "cpu")]
 
 
 def test_the_memory_of_each_loop_is_a_figure_beside_their_ratio(
@@ -252,7 +298,9 @@ def test_the_memory_of_each_loop_is_a_figure_beside_their_ratio(
     assert {one["unit"] for one in found.values()} == {"MB"}
 
 
-def test_scaling_grows_one_thing_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_grows_one_thing_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     specs = []
 
     def execute(spec: Any, folder: Path) -> None:
@@ -261,6 +309,14 @@ def test_scaling_grows_one_thing_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(scaling, "execute", execute)
     bench = scaling._Scaling(tmp_path, scaling.Jobs(small=20, deleted=3, rounds=1), 1, "cpu")
     bench.round(0)
+    assert capsys.readouterr().err.splitlines() == [
+        "training the original",
+        "round 1 of 1: small",
+        "round 1 of 1: large",
+        "round 1 of 1: small short",
+        "round 1 of 1: large short",
+        "round 1 of 1: deleted short",
+    ]
     counts = [_counts(spec.data.manifest) for spec, _ in specs[1:]]
     assert [found["train"] for found in counts] == [20, 200, 20, 200, 200]
     assert all(one["test"] == other["test"] for one, other in pairwise(counts))

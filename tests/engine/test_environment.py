@@ -3,9 +3,16 @@ import socket
 
 import numpy as np
 import pytest
+import torch
 
-from engine.environment import environment, peak_memory_bytes, precision_on
-from engine.errors import InvalidSpec
+from engine.environment import (
+    devices,
+    environment,
+    peak_memory_bytes,
+    precision_on,
+    require_device,
+)
+from engine.errors import DeviceUnavailable, InvalidSpec
 from engine.spec import Precision
 
 
@@ -39,6 +46,25 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr("engine.environment.has_bf16", lambda _: False)
     with pytest.raises(InvalidSpec, match="the device cpu has no bf16 arithmetic; use auto"):
         precision_on("cpu", "bf16")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:x", "tpu", "meta", "auto", ""])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceUnavailable, match=f"and '{device}' came; give one of cpu$"):
+        require_device(device)
+
+
+def test_a_device_that_is_here_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices() == ["cpu", "cuda:0", "cuda:1"]
+    for device in [*devices(), "cuda"]:
+        require_device(device)
+    with pytest.raises(DeviceUnavailable, match=r"'cuda:2' came; give one of cpu, cuda:0, cuda:1$"):
+        require_device("cuda:2")
 
 
 def test_peak_memory_covers_what_is_held() -> None:

@@ -1,6 +1,8 @@
 """The command of a run, in processes of its own."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,9 +11,13 @@ from typing import Any
 
 import pytest
 
-from engine import RunSpec, run
+from engine import RunResult, RunSpec, run
+from engine.__main__ import _read
 from engine.data.digits import write_digits
+from engine.errors import InvalidSpec
 from engine.families import families
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,69 @@ def test_an_error_is_told_with_its_code(tmp_path: Path, spec: dict[str, Any]) ->
     assert process.returncode == 1
     assert told[-1]["error"]["code"] == "invalid_spec"
     assert "a training forgets nothing" in told[-1]["error"]["message"]
+
+
+def test_a_device_that_is_not_here_is_an_error_before_anything_is_made(
+    tmp_path: Path, spec: dict[str, Any]
+) -> None:
+    process = start(tmp_path, {**spec, "device": "tpu"})
+    (told,) = lines(process)
+    assert process.returncode == 1
+    assert told["error"]["code"] == "device_unavailable"
+    assert "a device that torch can use here was expected, and 'tpu'" in told["error"]["message"]
+    assert [place.name for place in tmp_path.iterdir()] == ["spec.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Invalid JSON: EOF while parsing an object at line 1 column 1"),
+        ("[]", "Input should be an object"),
+        ("{}", "action: Field required; data: Field required; family: Field required; task: Field"),
+        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"reference_models": 2}, "specification: reference_models is 2; give 0 or at least 4"),
+        (
+            {"sead": 1},
+            "sead: Extra inputs are not permitted; known are action, data, family, task, ",
+        ),
+        (
+            {"data": {"manifest": "a", "root": "b", "rood": "c"}},
+            "data.rood: Extra inputs are not permitted; known in data are manifest, root",
+        ),
+    ],
+)
+def test_what_is_no_specification_is_told_fault_by_fault(
+    tmp_path: Path, spec: dict[str, Any], content: str | dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(content if isinstance(content, str) else json.dumps({**spec, **content}))
+    with pytest.raises(InvalidSpec) as caught:
+        _read(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path} is no run specification: ")
+    assert message in told
+    assert "\n" not in told
+    assert "pydantic" not in told
+
+
+def test_the_runs_of_the_page_can_be_made_as_they_stand(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    section = page.partition("## A run by itself\n")[2].partition("\n## ")[0]
+    train, unlearn = re.findall(r"^```json\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    (tmp_path / "train.json").write_text(train, encoding="utf-8")
+    (tmp_path / "unlearn.json").write_text(unlearn, encoding="utf-8")
+    (commands,) = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    for command in commands.splitlines():
+        python, *arguments = command.partition("#")[0].split()
+        assert python == "python"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, check=True, timeout=240
+        )
+    result = RunResult.model_validate_json((tmp_path / "unlearned" / "result.json").read_bytes())
+    assert result.checkpoint is not None
+    card = json.loads((tmp_path / result.checkpoint / "lethe.json").read_text(encoding="utf-8"))
+    assert [(one["method"], one["pairs"]) for one in card["unlearning"]] == [("multidelete", 2)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -15,7 +15,7 @@ from engine import DataSpec, RunResult, RunSpec, load_checkpoint, load_dataset, 
 from engine.audit import find
 from engine.data.convert import convert
 from engine.data.digits import write_digits
-from engine.errors import Cancelled, DataError, InvalidSpec, NotApplicable
+from engine.errors import Cancelled, DataError, DeviceUnavailable, InvalidSpec, NotApplicable
 from engine.families import families
 from engine.spec import Progress
 
@@ -328,7 +328,12 @@ def test_progress_names_the_phases_in_order(
         ({"method": "retrain", "update": "fusion", "params": {}}, NotApplicable, "update = all"),
         ({"checkpoint": None}, InvalidSpec, "needs a checkpoint"),
         ({"params": {"alpha": -1}}, InvalidSpec, "params does not fit.*alpha.*greater than"),
-        ({"params": {"alfa": 1}}, InvalidSpec, "alfa"),
+        (
+            {"params": {"alfa-1": 1}},
+            InvalidSpec,
+            "'alfa-1': Extra inputs are not permitted; known are .*alpha, ",
+        ),
+        ({"device": "tpu"}, DeviceUnavailable, "'tpu' came; give one of cpu"),
         ({"forget": {"a": ["nobody"]}}, InvalidSpec, "1 pair ids are not in data set.*nobody"),
         ({"task": "retrieval"}, NotApplicable, "retrieval needs image data"),
         ({"family": "unknown"}, InvalidSpec, "known are albef"),

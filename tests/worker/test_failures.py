@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 
-from engine.errors import CheckpointError, DataError, InvalidSpec, StorageFull
+from engine.errors import CheckpointError, DataError, DeviceUnavailable, InvalidSpec, StorageFull
 from worker import failures
 
 
@@ -58,6 +58,7 @@ def test_what_another_attempt_would_meet_again_has_a_code_and_its_sentence(
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         torch.OutOfMemoryError("CUDA out of memory"),
+        DeviceUnavailable("the GPU is gone"),
         _system(errno.EIO),
         _system(errno.ESTALE),
         _system(errno.ENOMEM),

@@ -250,6 +250,14 @@ def test_a_closed_output_is_told_in_one_sentence(source: Path, tmp_path: Path) -
     assert out.read_text() == LINE
 
 
+@pytest.mark.parametrize("command", [["engine.data"], ["app.cli", "convert"]])
+def test_the_help_names_both_commands(command: list[str]) -> None:
+    called = [sys.executable, "-m", *command, "--help"]
+    said = subprocess.run(called, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.startswith("usage: lethe convert [-h]")
+    assert "``python -m engine.data``" in said
+
+
 def test_an_output_that_nobody_reads_is_told_in_one_sentence(source: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

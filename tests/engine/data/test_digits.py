@@ -99,6 +99,26 @@ def test_an_impossible_number_of_pairs_is_an_error(tmp_path: Path, pairs: int) -
     assert not (tmp_path / "out").exists()
 
 
+def test_a_seed_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a seed from 0 on was expected, and -1 came"):
+        write_digits(tmp_path / "out", seed=-1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_told_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "there" / "images.zip").mkdir(parents=True)
+    reasons = {"file": "File exists", "file/below": "Not a directory", "there": "Is a directory"}
+    for name, reason in reasons.items():
+        assert main([str(tmp_path / name), "--pairs", "25"]) == 1
+        assert capsys.readouterr().err == (
+            f"data_error: {tmp_path / name}: the data set cannot be written there: {reason}; "
+            "name another folder\n"
+        )
+
+
 def test_the_command_writes_the_folder_and_reports_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
