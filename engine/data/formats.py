@@ -140,7 +140,10 @@ def _undecided(path: Path, found: list[str]) -> str:
     known = f"expected a data set of one known format ({', '.join(formats)})"
     if found:
         fitting = f"{known}; {', '.join(found)} fit"
-        return f"{fitting}: give the path of the one file that is meant, or its format"
+        return (
+            f"{fitting}: give the path of the one file that is meant, or name its format (--format of "
+            "lethe convert)"
+        )
     doubts = []
     for name in formats:
         with explained(name, file=str(path)):
