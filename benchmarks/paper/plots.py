@@ -26,6 +26,7 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+_KINDS = ("d_f-d_test-", "aims-", "time-", "scores-")
 _MARKERS = "osD^vP*X<>hd"
 _HISTOGRAMS = {"deleted": "D_f", "retained": "D_r", "unseen": "unseen"}
 
@@ -53,7 +54,16 @@ def draw(results: Results, folder: Path) -> list[Path]:
             if results.select("sizes", column):
                 files += _time_against_size(results, column, folder)
             files += _histograms(results, column, folder)
+    _remove_older(folder, files)
     return files
+
+
+def _remove_older(folder: Path, files: list[Path]) -> None:
+    """Remove plots of an earlier call that asked for something else: they would pass for this one's."""
+    for file in folder.iterdir():
+        ours = file.suffix[1:] in _METADATA and file.name.startswith(_KINDS)
+        if ours and file not in files:
+            file.unlink()
 
 
 def _stem(kind: str, column: Column, rest: str = "") -> str:

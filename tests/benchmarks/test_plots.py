@@ -38,6 +38,18 @@ def test_every_plot_is_written_in_both_formats_and_twice_the_same(tmp_path: Path
         assert one.stat().st_size > 5000
 
 
+def test_plots_of_an_earlier_call_that_asked_for_more_are_gone_and_nothing_else_is(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
+    draw(_results(), tmp_path)
+    others = [tmp_path / name for name in ("mine.png", "scores-of-mine.txt")]
+    for file in others:
+        file.write_text("mine")
+    fewer = Results(content([cell("a", "retrain", "r")], {"r": unlearned(both(90.0, 45.0))}))
+    assert {*draw(fewer, tmp_path), *others} == set(tmp_path.iterdir())
+
+
 def test_scores_are_drawn_of_the_first_seed_whichever_it_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
     cells = [cell("a", "multidelete", f"m{seed}", seed=seed) for seed in (101, 100)]
