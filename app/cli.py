@@ -158,7 +158,10 @@ def verify_log(
 ) -> None:
     """Check the whole log in the database: every leaf, every hash, every signed tree head.
 
-    Finds what a superuser of the database changed. The exit status is 0 only if the log holds.
+    Finds what a superuser of the database changed.
+
+    **Exit status:** 0 if the log holds, and a given tree head is of it; 1 if it does not, or the head is
+    of another log; 2 if a file or an option is not what it should be.
     """
     from app.ledger.form import CertificateError
     from app.ledger.integrity import check_files

@@ -37,7 +37,7 @@ def environment(device: str, threads: int, precision: Precision) -> dict[str, st
 
 
 def devices() -> list[str]:
-    """Return the processor and every GPU that torch can use here."""
+    """Return the processor and every CUDA GPU that torch can use here."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return ["cpu", *(f"cuda:{number}" for number in range(gpus))]
 

@@ -5,7 +5,7 @@
 
 
 class EngineError(Exception):
-    """A run cannot go on, and trying again with the same input here would fail in the same way."""
+    """A run cannot go on: trying again with the same input fails in the same way, if the class says no other."""
 
     code = "engine_error"
 
@@ -36,7 +36,7 @@ class InvalidSpec(EngineError):
 
 
 class DeviceUnavailable(EngineError):
-    """The device of the run cannot be used here: another machine may have it, or this one later."""
+    """The device of the run cannot be used here; another try may find it, elsewhere or later."""
 
     code = "device_unavailable"
 

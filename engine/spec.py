@@ -94,8 +94,8 @@ class Metric(Frozen):
     """One measured quantity on one version.
 
     ``value`` is None exactly when ``unavailable`` gives the reason; nothing is ever filled in.
-    ``subset`` says which pairs: ``test``, ``forget`` (this run's), ``forgotten`` (all that the version and
-    its ancestors forgot), ``request:<id>``.
+    ``subset`` says which pairs: ``test``, ``val``, ``retained`` (a sample), ``forget`` (this run's),
+    ``forgotten`` (all that the version and its ancestors forgot), ``request:<id>``.
     """
 
     name: str

@@ -54,9 +54,10 @@ def findings(
 ) -> list[Finding]:
     """Return each explained metric before and after, for the pairs that concern the request.
 
-    These are the test pairs, the request's own (or the job's, which are the same where one request
-    has the job to itself and nothing was forgotten before), where they are others, all that the
-    version has ever forgotten, and the pairs that stayed. Of a version that was not made for the
+    These are the test pairs, the validation pairs for what was lost there beyond what was granted,
+    the request's own (or the job's, which are the same where one request has the job to itself and
+    nothing was forgotten before), where they are others, all that the version has ever forgotten,
+    and the pairs that stayed. Of a version that was not made for the
     request, only all that it has ever forgotten has the request's pairs in it. The attack by
     reference models is made on the job's pairs as a whole, so that it is shown on these where
     requests share a job.
@@ -87,12 +88,12 @@ def verdict(found: Sequence[Finding]) -> str:
     said = f"Deleted against kept pairs: {readings['d_f']}"
     if "unseen_auc" in readings:
         said += f" Deleted against never seen pairs: {readings['unseen_auc']}"
-    if exceeded(found):
+    if _exceeded(found):
         said += f" Quality on validation pairs: {readings[GRANTED]}"
     return said
 
 
-def exceeded(found: Sequence[Finding]) -> bool:
+def _exceeded(found: Sequence[Finding]) -> bool:
     """Say whether more of the quality was lost than was granted."""
     return any(
         one.name == GRANTED and one.after and (one.after.value or 0) >= STILL for one in found

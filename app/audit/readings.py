@@ -1,6 +1,7 @@
 """What each figure means: title, explanation, and how its outcome reads."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from app.audit.schemas import Measured, MetricOut
 from app.audit.sentences import (
@@ -24,7 +25,7 @@ class Explained:
         decimals: of its values.
         counted: it is a count, and has a unit instead of a margin of error.
         optional: a report leaves it out where it could not be measured.
-        beside: details of it that its text names, too.
+        beside: details of it that its text tells, too, and how.
     """
 
     title: str
@@ -33,7 +34,7 @@ class Explained:
     decimals: int
     counted: bool = False
     optional: bool = False
-    beside: tuple[str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def measured(metric: MetricOut) -> Measured:
@@ -42,8 +43,10 @@ def measured(metric: MetricOut) -> Measured:
         metric.name, metric.value, metric.interval, metric.n, metric.unavailable, metric.unit
     )
     explained = METRICS.get(metric.name)
-    named = explained.beside if explained and metric.value is not None else ()
-    beside = ", ".join(f"{metric.details[key]:.1f} {key}" for key in named if key in metric.details)
+    told = explained.beside if explained and metric.value is not None else {}
+    beside = ", ".join(
+        f"{metric.details[key]:.1f} {words}" for key, words in told.items() if key in metric.details
+    )
     return found.model_copy(update={"text": f"{found.text} ({beside})"}) if beside else found
 
 
@@ -115,12 +118,12 @@ METRICS: dict[str, Explained] = {
     "utility_excess": Explained(
         "Quality lost beyond what was granted",
         "While it forgets, the method watches its quality on validation pairs, and keeps a state that lost"
-        " no more of it than the request grants (the parameter utility_drop, beside what chance explains)."
-        " 0 means that no more was lost.",
+        " no more of it than the request grants (the parameter utility_drop, and a standard error for"
+        " chance), where there is one and the last state is not asked for. 0 means that no more was lost.",
         against_granted,
         1,
         counted=True,
-        beside=("lost", "granted"),
+        beside={"lost": "lost", "granted": "granted", "standard_error": "for chance"},
     ),
     "d_f": Explained(
         "Deleted against kept pairs (D_f)",

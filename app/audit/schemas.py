@@ -14,7 +14,8 @@ class MetricOut(BaseModel):
     name: str = Field(examples=["d_f"])
     moment: Literal["before", "after"]
     subset: str = Field(
-        description="test, forget (the job's pairs), forgotten (all so far) or request:<id>.",
+        description="test, val, retained (a sample), forget (the job's pairs), forgotten (all so far) or"
+        " request:<id>.",
         examples=["request:req_01k9"],
     )
     value: float | None = Field(examples=[12.4])

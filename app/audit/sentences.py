@@ -128,8 +128,8 @@ def against_granted(_before: Measured | None, after: Measured | None, _aim: str)
         return "No more was lost than was granted."
     return (
         f"More was lost than was granted: {after.text}. Unless the last state was asked for (keep), none "
-        "that was tried did better. Where that is too much, unlearn with other parameters or with the "
-        "method retrain."
+        "that was tried stayed within it. Where that is too much, unlearn with other parameters or with "
+        "the method retrain."
     )
 
 

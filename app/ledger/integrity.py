@@ -30,12 +30,12 @@ _SUBJECT_FIELDS = {one.kind: one.subject_field for one in Record.__subclasses__(
 
 @dataclass(frozen=True)
 class LogReport:
-    """What a check of the log found: sentences about its faults, none where it holds.
+    """What a check of the log found.
 
     Attributes:
         leaves: how many could be gone through.
         heads: signed tree heads that are stored.
-        faults: what is wrong with the log itself.
+        faults: sentences about what is wrong with the log itself, none where it holds.
         foreign: why the tree head that was kept is none of this log, if it is not.
     """
 
@@ -46,7 +46,7 @@ class LogReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the log holds."""
+        """Whether the log holds, and a tree head that was kept is of it."""
         return not self.faults and self.foreign is None
 
     def text(self) -> str:
@@ -61,8 +61,8 @@ class LogReport:
         if not self.faults:
             title = (
                 "NOT VERIFIED: the log holds by itself, and the tree head that you kept is none of it: it is "
-                "of another log, or this log was put in the place of the one that you know. See first "
-                "whether it is the right file."
+                "of another log, or was changed, or this log was put in the place of the one that you know. "
+                "See first whether it is the right file."
             )
         return "\n".join([title, *(f"- {fault}" for fault in [*self.faults, *foreign])])
 

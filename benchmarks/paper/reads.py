@@ -36,7 +36,7 @@ def median_score(results: Results, group: str) -> Read:
 
     def read(cell: Json, moment: str) -> float | None:
         metric = results.metric(cell, "d_f", moment)
-        found = {} if metric is None else metric["details"].get("histograms", {})
+        found = {} if metric is None else metric.get("details", {}).get("histograms", {})
         counts = found.get(group)
         if not counts or not sum(counts):
             return None

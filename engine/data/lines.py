@@ -64,7 +64,8 @@ def reason_of(error: ValidationError, model: type[BaseModel]) -> str:
     Where a field is unknown, the known ones of ``model``, which was validated, follow.
     """
     parts, known = [], []
-    for problem in error.errors(include_url=False, include_context=False)[:REPORTED]:
+    problems = error.errors(include_url=False, include_context=False)
+    for problem in problems[:REPORTED]:
         place = problem["loc"]
         field = _field(place)
         if problem["type"] == "extra_forbidden":
@@ -72,7 +73,8 @@ def reason_of(error: ValidationError, model: type[BaseModel]) -> str:
             known.append(_known(model, place[:-1]))
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{field}: {message}" if field else message)
-    return "; ".join(filter(None, dict.fromkeys([*parts, *known])))
+    more = f"and {len(problems) - REPORTED} more" if len(problems) > REPORTED else ""
+    return "; ".join(filter(None, dict.fromkeys([*parts, more, *known])))
 
 
 def _field(place: tuple[int | str, ...]) -> str:

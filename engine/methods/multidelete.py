@@ -349,7 +349,7 @@ def _run(run: Unlearning) -> PairModel:
             stack.enter_context(run.inputs.freeze(student))
         objective = MultiDelete(run, student, params)
         run.fit(student, objective, objective.schedule())
-        run.measured.extend(objective.selection.excess(student))
+        run.measured.append(objective.selection.excess(student))
     return student
 
 

@@ -64,7 +64,7 @@ def _run(run: Unlearning) -> PairModel:
             stack.enter_context(run.inputs.freeze(student))
         objective = NegGrad(run, student, params)
         check_usable(run.fit(student, objective, objective.schedule(params.patience)))
-        run.measured.extend(objective.selection.excess(student))
+        run.measured.append(objective.selection.excess(student))
     return student
 
 

@@ -79,15 +79,14 @@ class ForgettingSelection:
             return rank_calibrated(lost, found, tolerance)
         return rank(lost, found, tolerance, self.target)
 
-    def excess(self, student: "PairModel") -> list[Metric]:
-        """Return how many points the epoch that was kept lost beyond what may be lost, as a metric.
+    def excess(self, student: "PairModel") -> Metric:
+        """Return how many points the epoch that was kept lost beyond what may be lost.
 
-        Above 0, every epoch that could be kept lost more than may be. Nothing without validation pairs.
+        Above 0, every epoch that could be kept lost more than may be.
         """
-        if not len(self.judging):
-            return []
         lost, chance = self._lost(student)
-        return [excess_metric(lost, self.tolerance, chance, len(self.judging))]
+        measured = max((len(group) for group in self.before), default=0)
+        return excess_metric(lost, self.tolerance, chance, measured)
 
     def unfinished(self, student: "PairModel") -> Tensor:
         """Return for each deleted pair how much it is still to be pushed ``(F,)``, 0 to 1.
@@ -206,17 +205,19 @@ def excess_metric(lost: float, granted: float, chance: float, n: int) -> Metric:
         lost: points of validation utility lost; negative for a gain.
         granted: points that may be lost, beside ``chance``.
         chance: standard error of the loss.
-        n: how many pairs.
+        n: how many pairs, or queries of a direction.
     """
+    details = {"lost": lost, "granted": granted, "standard_error": chance}
     return Metric(
         name="utility_excess",
         moment="after",
         subset="val",
-        value=max(0.0, lost - granted - chance),
+        value=max(0.0, lost - granted - chance) if n else None,
         n=n,
         direction="lower",
         unit="points",
-        details={"lost": lost, "granted": granted, "standard_error": chance},
+        unavailable=None if n else "there are no validation pairs",
+        details=details if n else {},
     )
 
 

@@ -235,6 +235,17 @@ def test_table_4_of_retrieval_has_both_directions_of_d_test_and_one_d_f() -> Non
     assert list(table.headings)[1:5] == ["IR D_test", "TR D_test", "lost", "D_f"]
 
 
+def test_a_row_of_which_d_f_could_not_be_measured_has_no_median_score() -> None:
+    found = both(67.5, 49.3)
+    for one in found:
+        if one["name"] == "d_f":  # as results.json has it
+            one["value"] = None
+            del one["details"]
+    cells = [cell("a", "- MD", "x", part="ablation")]
+    table = _table(Results(content(cells, {"x": unlearned(found)})), "Table 4")
+    assert _row(table, "- MD")[-1] == "-"
+
+
 def test_a_data_set_has_no_row_of_an_ablation_that_it_does_without() -> None:
     cells = [cell(name, "- MD", "x", part="ablation") for name in "ab"]
     cells.append(cell("b", "- balance", "x", part="ablation"))

@@ -121,14 +121,14 @@ def test_the_verdict_in_short_names_never_seen_pairs_too(
 
 
 EXCEEDED = {"value": 1.3, "details": {"lost": 2.6, "granted": 1.0, "standard_error": 0.3}}
-GRANTED = {"value": 0.0, "details": {"lost": 0.4, "granted": 1.0, "standard_error": 0.3}}
+GRANTED = {"value": 0.0, "details": {"lost": 1.2, "granted": 1.0, "standard_error": 0.3}}
 
 
 @pytest.mark.parametrize(
     ("excess", "figure"),
     [
-        (EXCEEDED, "1.3 points (2.6 lost, 1.0 granted)"),
-        (GRANTED, "0.0 points (0.4 lost, 1.0 granted)"),
+        (EXCEEDED, "1.3 points (2.6 lost, 1.0 granted, 0.3 for chance)"),
+        (GRANTED, "0.0 points (1.2 lost, 1.0 granted, 0.3 for chance)"),
     ],
 )
 def test_a_loss_of_quality_beyond_what_was_granted_is_told_in_short(

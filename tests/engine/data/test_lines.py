@@ -40,6 +40,19 @@ def test_a_broken_line_is_named_with_its_field(tmp_path: Path, line: str, reason
         list(read_models(tmp_path / "a.jsonl", Thing))
 
 
+class Strict(BaseModel, extra="forbid"):
+    name: str = ""
+
+
+def test_of_many_faults_the_first_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 1}')
+    with pytest.raises(DataError) as refused:
+        list(read_models(tmp_path / "a.jsonl", Strict))
+    assert str(refused.value).endswith(
+        "e: Extra inputs are not permitted; and 2 more; known are name"
+    )
+
+
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.jsonl: the file cannot be read: No such file"):
         list(read_lines(tmp_path / "none.jsonl"))

@@ -61,18 +61,21 @@ def test_a_loss_that_chance_explains_is_tolerated(
     for tolerance, tolerated in ((1.7, False), (1.75, True)):
         selection.tolerance = tolerance
         assert (selection.score(run.teacher) > 0) is tolerated
-        [excess] = selection.excess(run.teacher)
+        excess = selection.excess(run.teacher)
         assert (excess.value == 0) is tolerated
+        assert excess.n == 100
         assert excess.details["lost"] == pytest.approx(5)
         assert excess.details["standard_error"] == pytest.approx(3.28, abs=0.005)
 
 
-def test_without_validation_pairs_nothing_is_said_of_what_was_lost(
+def test_without_validation_pairs_what_was_lost_is_not_available(
     unlearn: Callable[..., Unlearning],
 ) -> None:
     run = replace(unlearn("gcn_bert", "multidelete"), validation=torch.zeros(0, dtype=torch.int64))
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
-    assert selection.excess(run.teacher) == []
+    excess = selection.excess(run.teacher)
+    assert (excess.value, excess.n) == (None, 0)
+    assert excess.unavailable == "there are no validation pairs"
 
 
 @pytest.mark.parametrize("aim", ["decouple", "calibrated"])
