@@ -13,6 +13,7 @@ from engine.division import Division, divide
 from engine.errors import Cancelled, NonFiniteLoss
 from engine.families import PairModel
 from engine.inputs import Inputs
+from engine.methods.selection import excess_metric
 from engine.monitor import Monitor
 from engine.spec import Cost, DataSpec, Progress, RunSpec
 from engine.tasks import GraphText, Retrieval, Task
@@ -130,6 +131,7 @@ def test_every_metric_of_an_audit_is_explained_to_the_readers_of_a_report(
     names = {metric.name for metric in made.metrics(view, view, "after")}
     names |= {metric.name for metric in recall_metrics(None)}
     names |= {metric.name for metric in cost_metrics(COST, 4)}
+    names.add(excess_metric(0, 0, 0, 1).name)
     assert names == set(METRICS)
 
 
