@@ -125,7 +125,7 @@ def test_evidence_since_a_size_that_never_was_is_refused(
 ) -> None:
     with database.transaction() as session:
         bundle = certificate.issue(session, signer, certificate_data)
-        with pytest.raises(NoSuchSize, match="between 0 and second"):
+        with pytest.raises(NoSuchSize, match="from 0 to 1; 2 came"):
             certificate.refreshed(session, signer, bundle, 2)
         with pytest.raises(NoSuchLeaf, match="no leaf 7"):
             certificate.evidence(session, signer, 7)
