@@ -5,7 +5,7 @@
 
 
 class EngineError(Exception):
-    """A run cannot go on: trying again with the same input fails in the same way, if the class says no other."""
+    """A run cannot go on. Unless its class says otherwise, the same input would fail again in the same way."""
 
     code = "engine_error"
 

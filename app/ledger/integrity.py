@@ -106,26 +106,25 @@ def check_log(
     walked = walk.through(session, size)
     for at, stored in sorted(heads.items()):
         name = f"The stored tree head of {at} leaves"
-        signed = walk.compare(name, stored.note, public_key_pem, origin)
-        if signed is not None and (signed.size, signed.root) != (at, bytes(stored.root)):
+        try:
+            signed = verify_note(stored.note, public_key_pem, origin)
+        except NoteError as error:
+            walk.faults["signature"].append(f"{name} does not hold: {error}")
+            continue
+        walk.compare(name, signed)
+        if (signed.size, signed.root) != (at, bytes(stored.root)):
             walk.faults["row"].append(
                 f"{name} was signed for another size or root than it stands for."
             )
     foreign = None
     if older_head is not None:
-        foreign = _foreign(older_head, public_key_pem, origin)
-        if foreign is None:
-            walk.compare("The tree head that you kept", older_head, public_key_pem, origin)
+        try:
+            kept = verify_note(older_head, public_key_pem, origin)
+        except NoteError as error:
+            foreign = str(error)
+        else:
+            walk.compare("The tree head that you kept", kept)
     return LogReport(walked, len(heads), tuple(walk.sentences()), foreign)
-
-
-def _foreign(note: str, public_key_pem: str, origin: str) -> str | None:
-    """Return why a tree head was not signed by this log's key, or None where it was."""
-    try:
-        verify_note(note, public_key_pem, origin)
-    except NoteError as error:
-        return str(error)
-    return None
 
 
 def _size_of(note: str) -> list[int]:
@@ -171,13 +170,8 @@ class _Walk:
             )
         return count
 
-    def compare(self, name: str, note: str, public_key_pem: str, origin: str) -> TreeHead | None:
-        """Compare the signed head that a sentence calls ``name`` with the leaves; returns what it says."""
-        try:
-            signed = verify_note(note, public_key_pem, origin)
-        except NoteError as error:
-            self.faults["signature"].append(f"{name} does not hold: {error}")
-            return None
+    def compare(self, name: str, signed: TreeHead) -> None:
+        """Compare the signed head that a sentence calls ``name`` with the leaves."""
         if signed.size not in self.roots:
             self.faults["reach"].append(
                 f"{name} was signed for {signed.size} leaves, and so many are not there: leaves were "
@@ -187,7 +181,6 @@ class _Walk:
             self.faults["root"].append(
                 f"{name} was signed for other leaves than those that are there now."
             )
-        return signed
 
     def sentences(self) -> Iterator[str]:
         """Give the first fault of each kind, and how many more there are of it."""
