@@ -21,6 +21,7 @@ class Division:
     Attributes:
         forget: D_f, to forget now ``(F,)``; empty when a run only trains or measures.
         forgotten: forgotten by ancestors ``(G,)``.
+        forgotten_by: the number of the request that named each of these first ``(G,)``.
         retain: D_r, all other training pairs ``(R,)``.
         validation: the validation split.
         test: the test split.
@@ -29,6 +30,7 @@ class Division:
 
     forget: Tensor
     forgotten: Tensor
+    forgotten_by: Tensor
     retain: Tensor
     validation: Tensor
     test: Tensor
@@ -70,6 +72,7 @@ def divide(dataset: PairDataset, spec: RunSpec) -> Division:
     return Division(
         forget=_tensor(now),
         forgotten=_tensor(before),
+        forgotten_by=_numbers(spec, index, before),
         retain=_tensor(train - now - before),
         validation=_tensor(r for r, p in enumerate(dataset.pairs) if p.split == "val"),
         test=_tensor(r for r, p in enumerate(dataset.pairs) if p.split == "test"),
@@ -81,6 +84,14 @@ def without_deleted(dataset: PairDataset, division: Division) -> PairDataset:
     """Return the data set as if the deleted pairs had never been in it."""
     gone = set(division.deleted.tolist())
     return replace(dataset, pairs=[p for row, p in enumerate(dataset.pairs) if row not in gone])
+
+
+def _numbers(spec: RunSpec, index: Mapping[str, int], before: set[int]) -> Tensor:
+    first: dict[int, int] = {}
+    for number, ids in enumerate(spec.forgotten.values()):
+        for name in ids:
+            first.setdefault(index[name], number)
+    return torch.tensor([first[row] for row in sorted(before)], dtype=torch.int64)
 
 
 def _rows(

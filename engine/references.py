@@ -237,6 +237,8 @@ class _Reference:
             forget=self.forget,
             retain=self.retain,
             forgotten=given.forgotten[:0],
+            forgotten_by=given.forgotten_by[:0],
+            forgotten_d_f=given.forgotten_d_f[:0],
             seed=self.seed,
             monitor=self.monitor,
             fresh=lambda: self._fresh(self.retain),

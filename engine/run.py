@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,7 @@ from engine.environment import environment, peak_memory_bytes, precision_on, req
 from engine.errors import InvalidSpec, NotApplicable
 from engine.families import PairModel, families, pretrained
 from engine.inputs import Inputs
+from engine.levels import History, levels, measured
 from engine.methods import Method, MethodParams, methods
 from engine.monitor import Control, Monitor
 from engine.processes import Together, count, is_main
@@ -215,7 +216,7 @@ class _Run:
         found = self.auditor.metrics(before, None, "before")
         found += self.auditor.metrics(after, before, "after")
         found += context.measured
-        card = self._unlearned_card(loaded, method, params)
+        card = self._unlearned_card(loaded, method, params, found)
         pairs = len(self.division.forget)
         return _Made(student, card, found, context.reports, seconds, pairs)
 
@@ -267,6 +268,8 @@ class _Run:
             forget=self.division.forget,
             retain=self.division.retain,
             forgotten=self.division.forgotten,
+            forgotten_by=self.division.forgotten_by,
+            forgotten_d_f=levels(self._history(loaded.card), self.spec, self.division),
             validation=self.division.validation,
             params=params,
             update=self.spec.update,
@@ -296,6 +299,10 @@ class _Run:
         pretrained.verify_start(config, loaded.card.get(STARTED_FROM, []))
         return self.family.build(config, known, seed).to(self.spec.device)
 
+    def _history(self, card: dict[str, Any]) -> History:
+        known = {key: card[key] for key in History.model_fields if card.get(key) is not None}
+        return _validated(History, known, "the checkpoint's history")
+
     def _recipe(self, card: dict[str, Any]) -> TrainingRecipe | None:
         given = card.get("training")
         if given is None:
@@ -303,7 +310,11 @@ class _Run:
         return _validated(self.task.recipe, given, "the checkpoint's training recipe")
 
     def _unlearned_card(
-        self, loaded: LoadedCheckpoint, method: Method, params: MethodParams
+        self,
+        loaded: LoadedCheckpoint,
+        method: Method,
+        params: MethodParams,
+        found: Sequence[Metric],
     ) -> dict[str, Any]:
         # Pairs are counted, never named: a checkpoint is handed on, and ids may be personal data.
         entry = {
@@ -313,6 +324,7 @@ class _Run:
             "objective": self.spec.objective,
             "seed": self.spec.seed,
             "pairs": len(self.division.forget),
+            "d_f": measured(found, self.spec.forget),
             "parent_sha256": loaded.digest.checkpoint_sha256,
         }
         earlier = loaded.card.get("unlearning") or []

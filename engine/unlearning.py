@@ -32,6 +32,8 @@ class Unlearning:
         forget: D_f, training pairs ``(F,)`` to forget now.
         retain: D_r, training pairs ``(R,)``; nothing that was ever forgotten is in it.
         forgotten: training pairs ``(G,)`` that ancestors of the teacher forgot.
+        forgotten_by: the number of the request that named each of these first ``(G,)``.
+        forgotten_d_f: D_f of that request by its own audit ``(G,)``; NaN where the checkpoint tells none.
         validation: validation pairs ``(V,)``, for model selection.
         params: the method's parameters.
         update: ``all``, or ``fusion`` for the fusion module and head alone.
@@ -51,6 +53,8 @@ class Unlearning:
     forget: Tensor
     retain: Tensor
     forgotten: Tensor
+    forgotten_by: Tensor
+    forgotten_d_f: Tensor
     validation: Tensor
     params: "MethodParams"
     update: Update

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import BlipConfig as BlipLayout
 
@@ -155,6 +156,8 @@ def make_world(
         forget=train[:deleted],
         retain=train[deleted + earlier :],
         forgotten=train[deleted : deleted + earlier],
+        forgotten_by=torch.zeros(earlier, dtype=torch.int64),
+        forgotten_d_f=torch.zeros(earlier),
         validation=inputs.split("val"),
         params=given,
         update=update,

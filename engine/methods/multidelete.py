@@ -109,7 +109,9 @@ class MultiDelete:
         self.truths = Truths(run.inputs)
         self.teacher = Teacher(run.teacher, run.inputs, run.monitor.check)
         generator = torch.Generator().manual_seed(run.seed)
-        self.earlier = draw(run.forgotten, self._usable(len(run.forgotten)), generator)
+        earlier = torch.arange(len(run.forgotten))
+        chosen = draw(earlier, self._usable(len(earlier)), generator)
+        self.earlier, self.earlier_by = run.forgotten[chosen], run.forgotten_by[chosen]
         self._set_targets(generator)
         self.held, judging = self._held_out(generator)
         self.selection = ForgettingSelection(
@@ -120,7 +122,7 @@ class MultiDelete:
             judging,
             singly=self.weights.singly,
         )
-        self.stood = self.selection.standing(run.teacher, self.earlier)
+        self.stood = self.selection.stood(self.earlier_by, self.earlier, run.forgotten_d_f[chosen])
         self.retain = draw(run.retain, self._usable(len(run.retain)), generator)
         self._fill()
         if self.weights.neighbours:
@@ -227,13 +229,14 @@ class MultiDelete:
         """Draw pairs of earlier runs for an epoch, as places ``(G,)``, and see how far to push them.
 
         Retention alone lets them rise, a little in every run: what is pushed next moves all that is
-        like it. So each that stands higher than it did is pushed again.
+        like it. So those are pushed again that stand higher than their request did when it had ended.
         """
         chosen = draw(torch.arange(len(self.earlier)), min(most, len(self.earlier)), generator)
         push = torch.zeros(len(self.earlier))
         if len(chosen):
-            rows, stood = self.earlier[chosen], self.stood[chosen]
-            push[chosen] = self.selection.risen(self.student, rows, stood)
+            push[chosen] = self.selection.risen(
+                self.student, self.earlier[chosen], self.stood[chosen], self.earlier_by[chosen]
+            )
         self.push = torch.cat([self.push, push]).to(self.student.device)
         return chosen
 
@@ -275,12 +278,13 @@ class MultiDelete:
     def _pushed(self, batch: Batch, decoupling: Tensor) -> Tensor:
         """Return L_MD of this run's pairs, and beside it that of earlier ones as far as they rose.
 
-        Earlier pairs become many in a long life: together they count no more than this run's, and
-        each no more than one of these.
+        Earlier pairs become many in a long life: those that are pushed together count no more than
+        this run's, and each no more than one of these.
         """
-        count, others = len(batch.forget), len(batch.forgotten)
+        count = len(batch.forget)
         pushed = self.push[batch.targets] * decoupling
-        return pushed[:count].mean() + pushed[count:].sum() / max(count, others)
+        most = self.push[batch.again].sum().clamp(min=count)
+        return pushed[:count].mean() + pushed[count:].sum() / most
 
     def _readout_terms(self, batch: Batch, item: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
         """L_MD ``(B + G,)`` of each deleted pair and L_MKR on the fused readouts, from one pass of the fusion."""

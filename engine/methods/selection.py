@@ -22,7 +22,9 @@ BALANCING = 6.0
 """Points of AUC above what counts as 0.5 over which it fades under ``calibrated``; no pair is pushed that
 scores as those do that were never seen, since one that scores lower is marked by its absence."""
 RISING = 4.0
-"""Percent of the retained pairs that earlier deleted pairs have passed when they are pushed again in full."""
+"""Points of D_f above that of their own audit at which pairs of an earlier request are pushed again in full."""
+TOGETHER = 20
+"""Pairs of an earlier request whose mean can tell that they rose; requests with fewer are taken together."""
 EXCHANGE = 10.0
 """Points of D_f above the target, or of AUC away from 0.5, that weigh as much as a point of utility where every
 epoch lost too much: the least loss alone would choose the one that forgot least."""
@@ -118,6 +120,16 @@ class ForgettingSelection:
             found[kinds[run.forget] == kind] = (100.0 * auc - low) / (high - low)
         return found.clamp(0.0, 1.0)
 
+    def stood(self, requests: Tensor, rows: Tensor, d_f: Tensor) -> Tensor:
+        """Return where the requests of earlier pairs ended ``(G,)``: `risen` pushes what rose above it.
+
+        Where no audit told it, as of a checkpoint from elsewhere, it is where they stand in the teacher.
+        """
+        now = self.standing(self.run.teacher, rows)
+        for mine in _together(requests):
+            now[mine] = now[mine].mean()
+        return torch.where(d_f.isnan(), now, d_f)
+
     def standing(self, model: "PairModel", rows: Tensor) -> Tensor:
         """Return of how many percent of the retained pairs each pair ``(G,)`` scores above, 0 to 100."""
         return self._above(model, self._scores(model, rows)) if len(rows) else torch.zeros(0)
@@ -128,27 +140,35 @@ class ForgettingSelection:
         below = torch.searchsorted(known, scores) + torch.searchsorted(known, scores, right=True)
         return (50.0 * below / len(known)).float()  # a tie counts half
 
-    def risen(self, student: "PairModel", rows: Tensor, stood: Tensor) -> Tensor:
+    def risen(self, student: "PairModel", rows: Tensor, d_f: Tensor, requests: Tensor) -> Tensor:
         """Return for each pair of an earlier run how much it is to be pushed again ``(G,)``, 0 to 1.
 
-        Each pair falls or rises a little in any run, and one that rose is pushed only as far as all of
-        them rose: else each run would leave them lower, at the cost of utility, and marked. Under
-        ``calibrated`` none is pushed once together they score as those do that were never seen.
+        Those of a request are pushed as far as together they stand above the D_f that its own audit
+        told, and of these only the ones that do themselves: any run moves each of them a little, and what
+        stands low enough would be marked by another push, at the cost of utility. Under ``calibrated``
+        none is pushed once those of its request score as pairs do that were never seen.
 
         Args:
             student: the model now.
             rows: the pairs ``(G,)``.
-            stood: where they stood before this run ``(G,)``, of `standing`.
+            d_f: where their requests ended ``(G,)``, in percent of the retained pairs below.
+            requests: the number of the request of each ``(G,)``.
         """
         scores = self._scores(student, rows)
-        rise = self._above(student, scores) - stood
-        needed = _share(float(rise.mean()) / RISING)
-        if self.run.aim == "calibrated" and needed > 0:
-            unseen = self._scores(student, self.run.validation)
-            above = _auc(scores, unseen) - 0.5
-            chance = chance_of_auc(len(rows), len(unseen))
-            needed *= _share(100.0 * (above - chance) / BALANCING)
-        return (rise / RISING).clamp(0.0, 1.0) * needed
+        rise = self._above(student, scores) - d_f
+        push = torch.zeros(len(rows))
+        for mine in _together(requests):
+            needed = _share(float(rise[mine].mean()) / RISING)
+            if self.run.aim == "calibrated" and needed > 0:
+                needed *= self._above_unseen(student, scores[mine])
+            push[mine] = needed * (rise[mine] > 0).float()
+        return push
+
+    def _above_unseen(self, student: "PairModel", scores: Tensor) -> float:
+        """Return how far ``scores`` ``(G,)`` are above those of unseen pairs, 0 to 1; see `BALANCING`."""
+        unseen = self._scores(student, self.run.validation)
+        above = _auc(scores, unseen) - 0.5
+        return _share(100.0 * (above - chance_of_auc(len(scores), len(unseen))) / BALANCING)
 
     def distance(self, student: "PairModel") -> float:
         """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5.
@@ -219,6 +239,14 @@ def excess_metric(lost: float, granted: float, chance: float, n: int) -> Metric:
         unavailable=None if n else "there are no validation pairs",
         details=details if n else {},
     )
+
+
+def _together(requests: Tensor) -> list[Tensor]:
+    """Return which pairs ``(G,)`` are judged by one mean: those of a request, and of all small ones."""
+    numbers, counts = requests.unique(return_counts=True)
+    groups = [requests == number for number in numbers[counts >= TOGETHER]]
+    few = torch.isin(requests, numbers[counts < TOGETHER])
+    return [*groups, few] if few.any() else groups
 
 
 def _share(value: float) -> float:

@@ -51,6 +51,14 @@ def test_what_an_ancestor_forgot_is_not_forgotten_again(dataset: PairDataset) ->
     assert found.requests["a"].tolist() == [1, 2]
 
 
+def test_each_earlier_pair_belongs_to_the_request_that_named_it_first(dataset: PairDataset) -> None:
+    before = {"y": ["p3"], "z": ["p0", "p3", "p2"]}
+    found = divide(dataset, spec(forgotten=before, action="evaluate"))
+    assert found.forgotten.tolist() == [0, 2, 3]
+    assert found.forgotten_by.tolist() == [1, 1, 0]
+    assert divide(dataset, spec(forget={"a": ["p1"]})).forgotten_by.tolist() == []
+
+
 def test_subsets_are_measured_as_their_names_say(dataset: PairDataset) -> None:
     one = divide(dataset, spec(forget={"a": ["p1"]}))
     assert {name: rows.tolist() for name, rows in one.subsets().items()} == {"forget": [1]}

@@ -13,6 +13,7 @@ from PIL import Image
 
 from engine import DataSpec, RunResult, RunSpec, load_checkpoint, load_dataset, run
 from engine.audit import find
+from engine.checkpoints import save_checkpoint
 from engine.data.convert import convert
 from engine.data.digits import write_digits
 from engine.errors import Cancelled, DataError, DeviceUnavailable, InvalidSpec, NotApplicable
@@ -283,6 +284,28 @@ def test_a_second_request_keeps_the_first_one_forgotten_and_measures_both(
     steps = load_checkpoint(second.checkpoint).card["unlearning"]
     assert [step["pairs"] for step in steps] == [6, 6]
     assert steps[1]["parent_sha256"] == first.checkpoint_sha256
+    # Later runs keep each request where its own audit says that it ended.
+    told = {m.subset: m.value for m in second.metrics if m.name == "d_f" and m.moment == "after"}
+    [alone] = [
+        m.value for m in first.metrics if (m.name, m.moment, m.subset) == ("d_f", "after", "forget")
+    ]
+    assert [step["d_f"] for step in steps] == [
+        {"a": alone},
+        {"b": told["request:b"], "c": told["request:c"]},
+    ]
+
+
+@pytest.mark.parametrize("history", [{"a": 1}, [{"d_f": {"a": "low"}}], [{"d_f": [1.0]}], ["x"]])
+def test_a_card_whose_history_cannot_be_read_is_refused(
+    spec_for: Spec, original: Original, tmp_path: Path, history: object
+) -> None:
+    spec = unlearned(spec_for, original, "gcn_bert")
+    assert spec.checkpoint is not None
+    loaded = load_checkpoint(spec.checkpoint)
+    odd = tmp_path / "odd"
+    save_checkpoint(loaded.model, odd, {**loaded.card, "unlearning": history})
+    with pytest.raises(InvalidSpec, match="the checkpoint's history does not fit History"):
+        run(spec.model_copy(update={"checkpoint": odd}), tmp_path / "out")
 
 
 def test_retrain_on_everything_that_stays_is_training_without_the_deleted(

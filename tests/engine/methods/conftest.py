@@ -113,6 +113,8 @@ def unlearn(learned: Learn) -> Unlearn:
             forget=train[:FORGET],
             retain=train[FORGET + FORGOTTEN :],
             forgotten=train[FORGET : FORGET + FORGOTTEN],
+            forgotten_by=torch.zeros(FORGOTTEN, dtype=torch.int64),
+            forgotten_d_f=torch.full((FORGOTTEN,), torch.nan),
             validation=inputs.split("val"),
             params=methods.get(method).params(**params),
             update=update,

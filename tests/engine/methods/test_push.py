@@ -103,7 +103,7 @@ def test_an_earlier_deleted_pair_counts_as_one_of_this_run_when_it_is_pushed_aga
     again = torch.zeros(earlier)
     again[1] = 0.5
     monkeypatch.setattr(made.selection, "unfinished", lambda student: torch.ones(deleted))
-    monkeypatch.setattr(made.selection, "risen", lambda student, rows, stood: again[: len(rows)])
+    monkeypatch.setattr(made.selection, "risen", lambda student, rows, *_: again[: len(rows)])
     batch = made.batches(0, torch.Generator().manual_seed(0))[0]
     risen = made.earlier.tolist().index(batch.forgotten[1])
     assert made.push[deleted + risen] == 0.5
@@ -116,6 +116,31 @@ def test_an_earlier_deleted_pair_counts_as_one_of_this_run_when_it_is_pushed_aga
     other = made.loss(batch)["decoupling"].detach()
     assert other > 0
     torch.testing.assert_close(pushed, own + 0.5 * other)
+    # Together no more than the pairs of this run, however many they are.
+    made.push = torch.zeros(deleted + earlier)
+    made.push[deleted + risen] = 3.0 * deleted
+    torch.testing.assert_close(made.loss(batch)["decoupling"].detach(), deleted * other)
+
+
+def test_each_earlier_pair_is_judged_with_those_of_its_own_request(
+    unlearn: Unlearn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("gcn_bert", "multidelete", batch_size=4)
+    run.forgotten_by = run.forgotten + 100  # numbers that tell the pair
+    run.forgotten_d_f = run.forgotten / 1000
+    made = made_of(run)
+    asked = []
+
+    def risen(_: PairModel, rows: Tensor, d_f: Tensor, requests: Tensor) -> Tensor:
+        asked.append((rows, d_f, requests))
+        return torch.zeros_like(d_f)
+
+    monkeypatch.setattr(made.selection, "risen", risen)
+    made.batches(0, torch.Generator().manual_seed(0))
+    [(rows, d_f, requests)] = asked
+    assert sorted(rows.tolist()) == run.forgotten.tolist()
+    assert torch.equal(requests, rows + 100)
+    assert torch.equal(d_f, rows / 1000)
 
 
 def test_earlier_pairs_that_rose_are_pushed_down_again(unlearn: Unlearn, scores: Scores) -> None:

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from engine.families import PairModel
-from engine.methods.selection import ForgettingSelection, chance_of_auc, rank, rank_calibrated
+from engine.methods.selection import (
+    TOGETHER,
+    ForgettingSelection,
+    chance_of_auc,
+    rank,
+    rank_calibrated,
+)
 from engine.spec import Aim
 from engine.unlearning import Unlearning
 
@@ -270,22 +276,23 @@ def test_where_pairs_stand_is_the_share_of_retained_pairs_below_them(
     assert len(selection.standing(run.teacher, selection.deleted[:0])) == 0
 
 
-def test_earlier_pairs_are_pushed_again_as_far_as_they_rose(
+def test_earlier_pairs_are_pushed_again_as_far_as_they_rose_together(
     unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = unlearn("gcn_bert", "multidelete")
     selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
-    stood = torch.tensor([10.0, 20.0, 30.0, 40.0])
 
     def pushed(*now: float) -> list[float]:
         monkeypatch.setattr(selection, "_above", lambda *_: torch.tensor(now))
-        found: list[float] = selection.risen(run.teacher, run.retain[:4], stood).tolist()
+        d_f, one = torch.full((4,), 20.0), torch.zeros(4)
+        found: list[float] = selection.risen(run.teacher, run.retain[:4], d_f, one).tolist()
         return found
 
-    assert pushed(18.0, 22.0, 31.0, 46.0) == [1.0, 0.5, 0.25, 1.0]  # together 4.25 higher
-    # Together 1 higher: a quarter of it. Together lower: none, whatever one of them did.
-    assert pushed(14.0, 22.0, 25.0, 43.0) == [0.25, 0.125, 0.0, 0.1875]
-    assert pushed(30.0, 10.0, 20.0, 38.0) == [0.0, 0.0, 0.0, 0.0]
+    # Together 5 higher: in full, and none that is not higher itself.
+    assert pushed(18.0, 22.0, 20.0, 40.0) == [0.0, 1.0, 0.0, 1.0]
+    assert pushed(14.0, 22.0, 25.0, 23.0) == [0.0, 0.25, 0.25, 0.25]  # 1 higher: a quarter of it
+    assert pushed(30.0, 10.0, 20.0, 20.0) == [0.0] * 4
+    assert pushed(30.0, 0.0, 0.0, 20.0) == [0.0] * 4  # together lower, whatever one of them did
 
 
 @pytest.mark.parametrize(("auc", "push"), [(0.9, 1.0), (0.58, 0.5), (0.55, 0.0), (0.3, 0.0)])
@@ -301,5 +308,38 @@ def test_under_the_aim_calibrated_none_is_pushed_below_what_was_never_seen(
     unseen = torch.ones(len(run.validation))
     earlier = run.retain[:1].repeat(100)
     monkeypatch.setattr(selection, "_scores", lambda _, rows: above if rows is earlier else unseen)
-    found = selection.risen(run.teacher, earlier, torch.zeros(100))
+    found = selection.risen(run.teacher, earlier, torch.zeros(100), torch.zeros(100))
     assert found.tolist() == pytest.approx([push] * 100, abs=1e-5)
+
+
+@pytest.mark.parametrize("aim", ["decouple", "calibrated"])
+def test_earlier_pairs_are_pushed_as_far_as_those_of_their_own_request_rose(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch, aim: Aim
+) -> None:
+    run = unlearn("gcn_bert", "multidelete", aim=aim)
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    # Two requests that a mean can be told of, one that rose by 2 and one that fell, and two of one
+    # pair, which rose by 1 together.
+    requests = torch.tensor([3, 0] * TOGETHER + [1, 2])
+    d_f = torch.tensor([10.0, 20.0] * TOGETHER + [5.0, 6.0])
+    now = torch.tensor([12.0, 17.0] * TOGETHER + [10.0, 3.0])
+    monkeypatch.setattr(selection, "_above", lambda *_: now)
+    rows, unseen = run.retain[:1].repeat(len(now)), torch.full((len(run.validation),), 0.5)
+    # Under calibrated: those of the first two stand above all unseen pairs, the single ones below.
+    scores = torch.tensor([1.0, 1.0] * TOGETHER + [0.0, 0.0])
+    monkeypatch.setattr(selection, "_scores", lambda _, of: scores if of is rows else unseen)
+    found = selection.risen(run.teacher, rows, d_f, requests).tolist()
+    alone = [0.25, 0.0] if aim == "decouple" else [0.0, 0.0]
+    assert found == [0.5, 0.0] * TOGETHER + alone
+
+
+def test_where_no_audit_told_it_a_request_ended_where_it_stands_in_the_teacher(
+    unlearn: Callable[..., Unlearning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unlearn("gcn_bert", "multidelete")
+    selection = ForgettingSelection(run, 1.0, 25.0, torch.Generator().manual_seed(0))
+    requests = torch.tensor([0, 1] * TOGETHER)
+    now = torch.tensor([4.0, 30.0] * (TOGETHER // 2) + [8.0, 30.0] * (TOGETHER // 2))
+    monkeypatch.setattr(selection, "standing", lambda *_: now)
+    told = torch.tensor([float("nan"), 25.0] * TOGETHER)
+    assert selection.stood(requests, run.retain[:1], told).tolist() == [6.0, 25.0] * TOGETHER
