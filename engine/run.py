@@ -24,7 +24,7 @@ from engine.environment import environment, peak_memory_bytes, precision_on, req
 from engine.errors import InvalidSpec, NotApplicable
 from engine.families import PairModel, families, pretrained
 from engine.inputs import Inputs
-from engine.levels import History, levels, measured
+from engine.levels import levels, measured
 from engine.methods import Method, MethodParams, methods
 from engine.monitor import Control, Monitor
 from engine.processes import Together, count, is_main
@@ -269,7 +269,7 @@ class _Run:
             retain=self.division.retain,
             forgotten=self.division.forgotten,
             forgotten_by=self.division.forgotten_by,
-            forgotten_d_f=levels(self._history(loaded.card), self.spec, self.division),
+            forgotten_d_f=levels(loaded.card, self.spec, self.division),
             validation=self.division.validation,
             params=params,
             update=self.spec.update,
@@ -299,10 +299,6 @@ class _Run:
         pretrained.verify_start(config, loaded.card.get(STARTED_FROM, []))
         return self.family.build(config, known, seed).to(self.spec.device)
 
-    def _history(self, card: dict[str, Any]) -> History:
-        known = {key: card[key] for key in History.model_fields if card.get(key) is not None}
-        return _validated(History, known, "the checkpoint's history")
-
     def _recipe(self, card: dict[str, Any]) -> TrainingRecipe | None:
         given = card.get("training")
         if given is None:
@@ -324,7 +320,7 @@ class _Run:
             "objective": self.spec.objective,
             "seed": self.spec.seed,
             "pairs": len(self.division.forget),
-            "d_f": measured(found, self.spec.forget),
+            "d_f": measured(found, self.division, loaded.digest.checkpoint_sha256),
             "parent_sha256": loaded.digest.checkpoint_sha256,
         }
         earlier = loaded.card.get("unlearning") or []

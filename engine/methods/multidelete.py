@@ -279,7 +279,7 @@ class MultiDelete:
         """Return L_MD of this run's pairs, and beside it that of earlier ones as far as they rose.
 
         Earlier pairs become many in a long life: those that are pushed together count no more than
-        this run's, and each no more than one of these.
+        this run's do where these are pushed in full, and each no more than one of these.
         """
         count = len(batch.forget)
         pushed = self.push[batch.targets] * decoupling

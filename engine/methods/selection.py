@@ -24,7 +24,8 @@ scores as those do that were never seen, since one that scores lower is marked b
 RISING = 4.0
 """Points of D_f above that of their own audit at which pairs of an earlier request are pushed again in full."""
 TOGETHER = 20
-"""Pairs of an earlier request whose mean can tell that they rose; requests with fewer are taken together."""
+"""Pairs of an earlier request whose mean can tell that they rose. Those of which fewer are looked at, as few are of
+each once there are many, are taken together."""
 EXCHANGE = 10.0
 """Points of D_f above the target, or of AUC away from 0.5, that weigh as much as a point of utility where every
 epoch lost too much: the least loss alone would choose the one that forgot least."""
@@ -125,6 +126,8 @@ class ForgettingSelection:
 
         Where no audit told it, as of a checkpoint from elsewhere, it is where they stand in the teacher.
         """
+        if not d_f.isnan().any():
+            return d_f
         now = self.standing(self.run.teacher, rows)
         for mine in _together(requests):
             now[mine] = now[mine].mean()
@@ -157,18 +160,17 @@ class ForgettingSelection:
         scores = self._scores(student, rows)
         rise = self._above(student, scores) - d_f
         push = torch.zeros(len(rows))
-        for mine in _together(requests):
+        groups = _together(requests)
+        for mine in groups:
             needed = _share(float(rise[mine].mean()) / RISING)
-            if self.run.aim == "calibrated" and needed > 0:
-                needed *= self._above_unseen(student, scores[mine])
             push[mine] = needed * (rise[mine] > 0).float()
+        if self.run.aim == "calibrated" and push.any():
+            unseen = self._scores(student, self.run.validation)
+            for mine in groups:
+                above = _auc(scores[mine], unseen) - 0.5
+                chance = chance_of_auc(int(mine.sum()), len(unseen))
+                push[mine] *= _share(100.0 * (above - chance) / BALANCING)
         return push
-
-    def _above_unseen(self, student: "PairModel", scores: Tensor) -> float:
-        """Return how far ``scores`` ``(G,)`` are above those of unseen pairs, 0 to 1; see `BALANCING`."""
-        unseen = self._scores(student, self.run.validation)
-        above = _auc(scores, unseen) - 0.5
-        return _share(100.0 * (above - chance_of_auc(len(scores), len(unseen))) / BALANCING)
 
     def distance(self, student: "PairModel") -> float:
         """Return how far the AUC of deleted against validation pairs is from 0.5, 0 to 0.5.
@@ -242,7 +244,7 @@ def excess_metric(lost: float, granted: float, chance: float, n: int) -> Metric:
 
 
 def _together(requests: Tensor) -> list[Tensor]:
-    """Return which pairs ``(G,)`` are judged by one mean: those of a request, and of all small ones."""
+    """Return which pairs ``(G,)`` are judged by one mean: those of a request, and of all with few among them."""
     numbers, counts = requests.unique(return_counts=True)
     groups = [requests == number for number in numbers[counts >= TOGETHER]]
     few = torch.isin(requests, numbers[counts < TOGETHER])

@@ -13,12 +13,14 @@ from PIL import Image
 
 from engine import DataSpec, RunResult, RunSpec, load_checkpoint, load_dataset, run
 from engine.audit import find
-from engine.checkpoints import save_checkpoint
 from engine.data.convert import convert
 from engine.data.digits import write_digits
 from engine.errors import Cancelled, DataError, DeviceUnavailable, InvalidSpec, NotApplicable
 from engine.families import families
+from engine.levels import key
 from engine.spec import Progress
+from engine.training import FitReport
+from engine.unlearning import Unlearning
 
 TASKS = {"albef": "retrieval", "gcn_bert": "graph_text"}
 SHORT = {"epochs": 3, "least_steps": 6, "least_retained": 8}
@@ -265,8 +267,16 @@ def test_a_finished_result_is_never_replaced(
 
 
 def test_a_second_request_keeps_the_first_one_forgotten_and_measures_both(
-    spec_for: Spec, original: Original, tmp_path: Path
+    spec_for: Spec, original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen: list[Unlearning] = []
+    fit = Unlearning.fit
+
+    def spy(given: Unlearning, *args: Any, **options: Any) -> FitReport:
+        seen.append(given)
+        return fit(given, *args, **options)
+
+    monkeypatch.setattr(Unlearning, "fit", spy)
     ids = train_ids(spec_for("gcn_bert").data)
     first = run(unlearned(spec_for, original, "gcn_bert"), tmp_path / "a")
     spec = unlearned(
@@ -286,26 +296,15 @@ def test_a_second_request_keeps_the_first_one_forgotten_and_measures_both(
     assert steps[1]["parent_sha256"] == first.checkpoint_sha256
     # Later runs keep each request where its own audit says that it ended.
     told = {m.subset: m.value for m in second.metrics if m.name == "d_f" and m.moment == "after"}
-    [alone] = [
-        m.value for m in first.metrics if (m.name, m.moment, m.subset) == ("d_f", "after", "forget")
-    ]
+    given = {m.subset: m.value for m in first.metrics if m.name == "d_f" and m.moment == "after"}
+    parents = [step["parent_sha256"] for step in steps]
     assert [step["d_f"] for step in steps] == [
-        {"a": alone},
-        {"b": told["request:b"], "c": told["request:c"]},
+        {key(parents[0], "a"): given["forget"]},
+        {key(parents[1], "b"): told["request:b"], key(parents[1], "c"): told["request:c"]},
     ]
-
-
-@pytest.mark.parametrize("history", [{"a": 1}, [{"d_f": {"a": "low"}}], [{"d_f": [1.0]}], ["x"]])
-def test_a_card_whose_history_cannot_be_read_is_refused(
-    spec_for: Spec, original: Original, tmp_path: Path, history: object
-) -> None:
-    spec = unlearned(spec_for, original, "gcn_bert")
-    assert spec.checkpoint is not None
-    loaded = load_checkpoint(spec.checkpoint)
-    odd = tmp_path / "odd"
-    save_checkpoint(loaded.model, odd, {**loaded.card, "unlearning": history})
-    with pytest.raises(InvalidSpec, match="the checkpoint's history does not fit History"):
-        run(spec.model_copy(update={"checkpoint": odd}), tmp_path / "out")
+    [run_b] = [run for run in seen if len(run.forgotten)]
+    assert run_b.forgotten_by.tolist() == [0] * 6
+    assert run_b.forgotten_d_f.tolist() == pytest.approx([given["forget"]] * 6)
 
 
 def test_retrain_on_everything_that_stays_is_training_without_the_deleted(
