@@ -35,7 +35,7 @@ class Step(Frozen, extra="ignore"):
 
 
 def key(parent_sha256: str, request: str) -> str:
-    """Return what stands for a request in a card, which tells its id, and the time in it, to nobody."""
+    """Return what stands for a request in a card: only who knows its id can find it there."""
     return hashlib.sha256(f"{parent_sha256} {request}".encode()).hexdigest()[:16]
 
 
@@ -46,7 +46,7 @@ def levels(card: Mapping[str, Any], spec: RunSpec, division: Division) -> Tensor
     does not look like a run of ours tells nothing either; a checkpoint may come from elsewhere.
     """
     told: dict[str, float] = {}
-    for step in _steps(card):
+    for step in map(_step, history(card)):
         if step.method in methods and methods.get(step.method).guarantee == "exact":
             told = {}
         for name in spec.forgotten:
@@ -57,9 +57,10 @@ def levels(card: Mapping[str, Any], spec: RunSpec, division: Division) -> Tensor
     return torch.tensor(known, dtype=torch.float32)[division.forgotten_by]
 
 
-def _steps(card: Mapping[str, Any]) -> list[Step]:
+def history(card: Mapping[str, Any]) -> list[Any]:
+    """Return what a card says of earlier runs; nothing, where that is no list."""
     given = card.get("unlearning")
-    return [_step(one) for one in given] if isinstance(given, list) else []
+    return given if isinstance(given, list) else []
 
 
 def _step(given: object) -> Step:

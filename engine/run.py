@@ -24,7 +24,7 @@ from engine.environment import environment, peak_memory_bytes, precision_on, req
 from engine.errors import InvalidSpec, NotApplicable
 from engine.families import PairModel, families, pretrained
 from engine.inputs import Inputs
-from engine.levels import levels, measured
+from engine.levels import history, levels, measured
 from engine.methods import Method, MethodParams, methods
 from engine.monitor import Control, Monitor
 from engine.processes import Together, count, is_main
@@ -323,8 +323,8 @@ class _Run:
             "d_f": measured(found, self.division, loaded.digest.checkpoint_sha256),
             "parent_sha256": loaded.digest.checkpoint_sha256,
         }
-        earlier = loaded.card.get("unlearning") or []
-        return {**loaded.card, "task": self.spec.task, "unlearning": [*earlier, entry]}
+        steps = [*history(loaded.card), entry]
+        return {**loaded.card, "task": self.spec.task, "unlearning": steps}
 
     def _audit(self, model: PairModel, inputs: Inputs) -> list[Metric]:
         self._phase("evaluate_after")

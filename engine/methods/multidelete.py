@@ -122,7 +122,7 @@ class MultiDelete:
             judging,
             singly=self.weights.singly,
         )
-        self.stood = self.selection.stood(self.earlier_by, self.earlier, run.forgotten_d_f[chosen])
+        self.stood = self.selection.stood(self.earlier, run.forgotten_d_f[chosen], self.earlier_by)
         self.retain = draw(run.retain, self._usable(len(run.retain)), generator)
         self._fill()
         if self.weights.neighbours:

@@ -121,7 +121,7 @@ class ForgettingSelection:
             found[kinds[run.forget] == kind] = (100.0 * auc - low) / (high - low)
         return found.clamp(0.0, 1.0)
 
-    def stood(self, requests: Tensor, rows: Tensor, d_f: Tensor) -> Tensor:
+    def stood(self, rows: Tensor, d_f: Tensor, requests: Tensor) -> Tensor:
         """Return where the requests of earlier pairs ended ``(G,)``: `risen` pushes what rose above it.
 
         Where no audit told it, as of a checkpoint from elsewhere, it is where they stand in the teacher.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.division import Division
-from engine.levels import key, levels, measured
+from engine.levels import history, key, levels, measured
 from engine.metrics.base import Moment
 from engine.spec import DataSpec, Metric, RunSpec
 
@@ -64,9 +64,10 @@ def test_without_a_history_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "history",
+    "given",
     [
         None,
+        1,
         "x",
         {"a": 1},
         ["x", None],
@@ -79,8 +80,9 @@ def test_without_a_history_nothing_is_known() -> None:
         [step(a=100.1)],
     ],
 )
-def test_a_history_that_is_none_of_ours_tells_nothing(history: object) -> None:
-    assert levels({"unlearning": history}, spec(a=["p1"]), division(0)).isnan().all()
+def test_a_history_that_is_none_of_ours_tells_nothing(given: object) -> None:
+    assert levels({"unlearning": given}, spec(a=["p1"]), division(0)).isnan().all()
+    assert history({"unlearning": given}) == (given if isinstance(given, list) else [])
 
 
 def test_a_card_does_not_name_a_request_and_the_same_one_stands_for_another_in_another_run() -> (
@@ -118,7 +120,7 @@ def test_a_card_tells_what_the_audit_measured_after_the_run(
     assert given == ({} if told is None else {key(PARENT, "a"): told})
 
 
-def test_of_pairs_that_an_earlier_request_named_a_request_tells_nothing() -> None:
+def test_a_request_that_names_earlier_pairs_tells_of_what_its_run_forgot() -> None:
     found = [metric("forget", 20.0), metric("request:b", 10.4), metric("request:c", 21.0)]
     made = division(0, forget=(3, 4), named={"b": [0, 3], "c": [4]})
     assert measured(found, made, PARENT) == {key(PARENT, "b"): 20.0, key(PARENT, "c"): 21.0}

@@ -342,4 +342,4 @@ def test_where_no_audit_told_it_a_request_ended_where_it_stands_in_the_teacher(
     now = torch.tensor([4.0, 30.0] * (TOGETHER // 2) + [8.0, 30.0] * (TOGETHER // 2))
     monkeypatch.setattr(selection, "standing", lambda *_: now)
     told = torch.tensor([float("nan"), 25.0] * TOGETHER)
-    assert selection.stood(requests, run.retain[:1], told).tolist() == [6.0, 25.0] * TOGETHER
+    assert selection.stood(run.retain[:1], told, requests).tolist() == [6.0, 25.0] * TOGETHER
